@@ -1,0 +1,33 @@
+"""Child registries of mmengine's roots: with them every OpenMMLab config can say ``type='emae_mm.X'``.
+
+Importing this module registers the scope and installs the stand-in for mmcv's compiled operators (which must precede
+the first import of ``mmcv.ops``). The components themselves are imported when one is first looked up.
+"""
+
+from mmengine import registry as root
+
+from emae_mm.ops import install_fallback
+
+install_fallback()
+
+SCOPE = "emae_mm"
+
+
+def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
+    return root.Registry(name, parent=parent, scope=SCOPE, locations=[f"{SCOPE}.{place}" for place in locations])
+
+
+MODELS = _child("model", root.MODELS, "models")
+DATASETS = _child("dataset", root.DATASETS, "data")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "data")
+METRICS = _child("metric", root.METRICS, "engine")
+HOOKS = _child("hook", root.HOOKS, "engine")
+LOOPS = _child("loop", root.LOOPS, "engine")
+OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine")
+OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine"
+)
+RUNNERS = _child("runner", root.RUNNERS, "engine")
+LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine")
+MASKINGS = root.Registry("mask strategy", scope=SCOPE, locations=[f"{SCOPE}.models"])
