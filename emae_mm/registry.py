@@ -17,7 +17,7 @@ def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
     return root.Registry(name, parent=parent, scope=SCOPE, locations=[f"{SCOPE}.{place}" for place in locations])
 
 
-MODELS = _child("model", root.MODELS, "models")
+MODELS = _child("model", root.MODELS, "models", "models.algorithms")
 DATASETS = _child("dataset", root.DATASETS, "data")
 TRANSFORMS = _child("transform", root.TRANSFORMS, "data")
 METRICS = _child("metric", root.METRICS, "engine")
