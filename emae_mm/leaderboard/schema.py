@@ -137,7 +137,7 @@ class Record:
 
     Args:
         task: one of ``TASKS``.
-        protocol: the exact recipe, e.g. ``mae-linear-probe-90e``; only equal (protocol, data) pairs are ranked together.
+        protocol: the exact recipe, e.g. ``mae-linear-probe-90e``; only equal (protocol, data) are ranked together.
         data: the data set of the task, e.g. ``ImageNet-1K`` or ``emae-demo``.
         method: e.g. ``EMAE``, ``MAE``, ``random init``.
         arch: e.g. ``ViT-B/16``.
@@ -206,7 +206,7 @@ def _check_metrics(record: Record) -> None:
         _require(_is_text(name), "metrics", name, "named by non-empty strings")
         _require(isinstance(metric, Metric), f"metrics.{name}", metric, "a Metric")
         metric.check(f"metrics.{name}")
-    _require(record.primary in record.metrics, "primary", record.primary, f"one of the metrics {sorted(record.metrics)}")
+    _require(record.primary in record.metrics, "primary", record.primary, f"one of {sorted(record.metrics)}")
 
 
 def _check_provenance(record: Record) -> None:
@@ -223,16 +223,15 @@ def _check_provenance(record: Record) -> None:
         _is_text(name) and _is_text(version) for name, version in record.libraries.items()
     )
     _require(versions, "libraries", record.libraries, "a table of name -> version")
-    _require(
-        _is_number(record.wall_clock_s) and record.wall_clock_s >= 0, "wall_clock_s", record.wall_clock_s, "seconds >= 0"
-    )
+    seconds = record.wall_clock_s
+    _require(_is_number(seconds) and seconds >= 0, "wall_clock_s", seconds, "seconds >= 0")
     memory = record.peak_memory_mb
     _require(memory is None or (_is_number(memory) and memory >= 0), "peak_memory_mb", memory, "MiB >= 0 or null")
     samples = record.num_samples
     counted = isinstance(samples, int) and not isinstance(samples, bool) and samples > 0
     _require(samples is None or counted, "num_samples", samples, "a positive integer or null")
     _require(isinstance(record.notes, str), "notes", record.notes, "a string")
-    _require(_is_utc(record.created), "created", record.created, "an ISO 8601 time in UTC such as 2026-01-31T12:00:00+00:00")
+    _require(_is_utc(record.created), "created", record.created, "a UTC time such as 2026-01-31T12:00:00+00:00")
 
 
 def _is_utc(text: object) -> bool:
