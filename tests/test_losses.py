@@ -61,14 +61,14 @@ def test_fast_consistency_equals_the_loop(parts, norm):
     a, b = predictions.clone().requires_grad_(), predictions.clone().requires_grad_()
     fast = self_consistency_loss(a, mask, partitions=True, norm=norm)
     slow = loop_consistency(b, mask, norm)
-    # fast is computed in float32: rounding of 2e3..1e5 summands of either sign
-    assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
+    # both in float64, summed in another order
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-12)
     if parts == 2:
         assert fast.item() == 0.0 and not fast.requires_grad
         return
     fast.backward()
     slow.backward()
-    assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-9)
+    assert torch.allclose(a.grad, b.grad, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("norm", ["overlap", "allpos"])
@@ -79,8 +79,8 @@ def test_pairwise_consistency_equals_the_loop_for_unequal_overlaps(norm):
     slow = loop_consistency(b, mask, norm)
     fast.backward()
     slow.backward()
-    assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
-    assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-9)
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-12)
+    assert torch.allclose(a.grad, b.grad, rtol=1e-10, atol=1e-14)
 
 
 def test_gradient_is_that_of_plain_l1_and_value_is_twice_its_mean():
@@ -95,8 +95,8 @@ def test_gradient_is_that_of_plain_l1_and_value_is_twice_its_mean():
         pairs.append(((b[:, i] - b[:, j]).abs() * shared).sum() / (shared.sum() * b.shape[-1]))
     plain = torch.stack(pairs).mean()
     plain.backward()
-    assert value.item() == pytest.approx(2 * plain.item(), rel=1e-5)
-    assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-9)
+    assert value.item() == pytest.approx(2 * plain.item(), rel=1e-12)
+    assert torch.allclose(a.grad, b.grad, rtol=1e-10, atol=1e-14)
 
 
 def test_consistency_is_zero_with_zero_gradient_when_parts_agree():
@@ -131,15 +131,15 @@ def test_allpos_is_smaller_by_the_overlap(parts):
     predictions, mask = parts_of(ParallelMasking(parts))
     overlap = self_consistency_loss(predictions, mask, partitions=True, norm="overlap").item()
     allpos = self_consistency_loss(predictions, mask, partitions=True, norm="allpos").item()
-    assert allpos == pytest.approx((parts - 2) / parts * overlap, rel=1e-6)
+    assert allpos == pytest.approx((parts - 2) / parts * overlap, rel=1e-12)
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):
-    values = torch.randn(5, 3, 7, 11)
+    values = torch.randn(5, 3, 7, 11, dtype=torch.float64)
     whole = SumOfPairwiseDistances.apply(values)
     monkeypatch.setattr(SumOfPairwiseDistances, "CHUNK_ELEMENTS", 1)
-    # summation order differs: float32 rounding
-    assert SumOfPairwiseDistances.apply(values).item() == pytest.approx(whole.item(), rel=1e-6)
+    # summation order differs: float64 rounding
+    assert SumOfPairwiseDistances.apply(values).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
 def test_unknown_normaliser_is_refused():
@@ -150,10 +150,10 @@ def test_unknown_normaliser_is_refused():
 
 def test_reconstruction_counts_hidden_patches_only():
     predictions, mask = parts_of(ParallelMasking(4))
-    targets = torch.randn(2, 56, 6)
+    targets = torch.randn(2, 56, 6, dtype=torch.float64)
     expected = []
     for part in range(4):
-        error = (predictions[:, part] - targets.double()).square().mean(dim=-1) * mask[:, part]
+        error = (predictions[:, part] - targets).square().mean(dim=-1) * mask[:, part]
         expected.append(error.sum() / mask[:, part].sum())
     assert reconstruction_loss(predictions, targets, mask).item() == pytest.approx(
         torch.stack(expected).mean().item(), rel=1e-5
@@ -180,3 +180,11 @@ def test_normalised_targets_have_unit_unbiased_variance():
     assert torch.allclose(targets.var(dim=-1), torch.ones(2, 4), rtol=1e-4)
     flat = pixel_targets(torch.full((1, 3, 8, 8), 0.5), 4, norm_pix=True)
     assert torch.isfinite(flat).all()
+
+
+def test_half_precision_predictions_are_compared_in_float32():
+    predictions, mask = parts_of(ParallelMasking(4), dtype=torch.float32)
+    halves = predictions.bfloat16()
+    loss = self_consistency_loss(halves, mask, partitions=True)
+    assert loss.dtype == torch.float32
+    assert loss.item() == self_consistency_loss(halves.float(), mask, partitions=True).item()

@@ -1,6 +1,6 @@
 """Losses of masked image modelling: pixel reconstruction (MAE) and self-consistency (EMAE).
 
-All losses are computed in float32, whatever precision the model runs in.
+All losses are computed in float32 when the model runs in half precision, otherwise in the model's own precision.
 """
 
 import torch
@@ -11,6 +11,11 @@ from emae_mm.errors import ConfigError
 
 PIXEL_EPS = 1e-6
 CONSISTENCY_NORMS = ("overlap", "allpos")
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 become float32; float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -36,8 +41,8 @@ def unpatchify(patches: Tensor, patch_size: int, grid_size: tuple[int, int]) -> 
 
 
 def pixel_targets(images: Tensor, patch_size: int, norm_pix: bool) -> Tensor:
-    """Reconstruction targets (B, N, P) float32; with ``norm_pix`` each patch has zero mean and unit (unbiased) variance."""
-    targets = patchify(images.float(), patch_size)
+    """Reconstruction targets (B, N, P); with ``norm_pix`` each patch has zero mean and unit (unbiased) variance."""
+    targets = patchify(full_precision(images), patch_size)
     if norm_pix:
         variance, mean = torch.var_mean(targets, dim=-1, keepdim=True)
         targets = (targets - mean) / (variance + PIXEL_EPS).sqrt()
@@ -53,9 +58,9 @@ def reconstruction_loss(predictions: Tensor, targets: Tensor, mask: Tensor) -> T
         mask: (B, K, N), 1 = hidden.
 
     Returns:
-        scalar, float32.
+        scalar.
     """
-    error = (predictions.float() - targets.unsqueeze(1)).square().mean(dim=-1)
+    error = (full_precision(predictions) - targets.unsqueeze(1)).square().mean(dim=-1)
     return ((error * mask).sum(dim=(0, 2)) / mask.sum(dim=(0, 2))).mean()
 
 
@@ -75,7 +80,7 @@ def self_consistency_loss(predictions: Tensor, mask: Tensor, *, partitions: bool
             ``"allpos"`` divides by all positions and is (K-2)/K smaller under parallel masking.
 
     Returns:
-        scalar, float32; exactly 0 without a gradient when no two parts share a hidden position (K = 2 disjoint parts).
+        scalar; exactly 0 without a gradient when no two parts share a hidden position (K = 2 disjoint parts).
 
     Raises:
         ConfigError: unknown ``norm``.
@@ -83,7 +88,7 @@ def self_consistency_loss(predictions: Tensor, mask: Tensor, *, partitions: bool
     if norm not in CONSISTENCY_NORMS:
         raise ConfigError(f"sc_norm={norm!r} is unknown", f"use one of {CONSISTENCY_NORMS}")
     mean_distance = _disjoint_distance if partitions else _pairwise_distance
-    distance = mean_distance(predictions.float(), mask, norm)
+    distance = mean_distance(full_precision(predictions), mask, norm)
     return distance + distance.detach()
 
 

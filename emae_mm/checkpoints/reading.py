@@ -1,0 +1,112 @@
+"""Reading checkpoint files without running code from them."""
+
+import hashlib
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emae_mm.errors import CheckpointError
+
+TIMM_PREFIX = "timm:"
+
+
+@dataclass
+class Checkpoint:
+    """A flat state dict and what is known about it.
+
+    Attributes:
+        tensors: parameter name to tensor; wrapper prefixes (``module.``) removed.
+        meta: the ``meta`` a pre-training run of this project wrote (method, arch, data, epochs...), or empty.
+        source: where it came from, for messages.
+    """
+
+    tensors: dict[str, Tensor]
+    source: str
+    meta: dict = field(default_factory=dict)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def read_checkpoint(source: str | Path) -> Checkpoint:
+    """Read a checkpoint: a ``.safetensors`` file, a torch file (``weights_only``), or ``timm:NAME``.
+
+    Torch files may hold the state dict itself or under ``model`` (MAE, this project's encoders) or ``state_dict``
+    (OpenMMLab).
+
+    Raises:
+        CheckpointError: no such file, unreadable or truncated, wants to run code when loaded, or holds no tensors.
+    """
+    source = str(source)
+    if source.startswith(TIMM_PREFIX):
+        return Checkpoint(_timm_state(source.removeprefix(TIMM_PREFIX)), source)
+    path = Path(source)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {source} does not exist", f"give a file, or {TIMM_PREFIX}NAME for a timm model")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {str(name).removeprefix("module."): t for name, t in content.items() if isinstance(t, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"checkpoint {source} holds no tensors (its keys are {list(content)[:5]})",
+            "expected a state dict, or one under 'model' or 'state_dict'",
+        )
+    return Checkpoint(tensors, source, meta)
+
+
+def _read_safetensors(path: Path) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} is unreadable: {error}", "the file may be truncated: copy it again") from error
+
+
+def _read_torch(path: Path) -> dict:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path} holds more than tensors and plain values, and would run code when loaded "
+            f"({str(error).splitlines()[0][:200]})",
+            "re-save only its state dict with torch.save({'model': state_dict}, FILE) where you trust it",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is unreadable: {str(error).splitlines()[0][:200]}",
+            "the file may be truncated or no torch checkpoint: copy or export it again",
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}", "expected a dictionary of tensors")
+    return content
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # timm and its hub client raise many unrelated types; the message is what helps
+        raise CheckpointError(
+            f"timm model {name!r} could not be loaded: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            "check the name with timm.list_models(pretrained=True), and the connection to the model hub",
+        ) from error
