@@ -1,0 +1,1 @@
+"""Measurements on tensors: k-NN, reconstructions. Nothing here knows the runner."""
