@@ -3,6 +3,7 @@
 Nothing here needs torch or OpenMMLab: a leaderboard can be made where only the records are.
 """
 
+from emae_mm.leaderboard.published import load_published
 from emae_mm.leaderboard.records import FoundRecord, find_records, identify, read_record, write_record
 from emae_mm.leaderboard.schema import (
     DEMO_DATA,
@@ -14,6 +15,9 @@ from emae_mm.leaderboard.schema import (
     Record,
     RecordError,
 )
+from emae_mm.leaderboard.tables import build
+from emae_mm.leaderboard.text import print_summary
+from emae_mm.leaderboard.write import LeaderboardFiles, leaderboard_command, write_leaderboard
 
 __all__ = [
     "DEMO_DATA",
@@ -22,11 +26,17 @@ __all__ = [
     "FileIdentity",
     "FoundRecord",
     "Hardware",
+    "LeaderboardFiles",
     "Metric",
     "Record",
     "RecordError",
+    "build",
     "find_records",
     "identify",
+    "leaderboard_command",
+    "load_published",
+    "print_summary",
     "read_record",
+    "write_leaderboard",
     "write_record",
 ]

@@ -242,5 +242,3 @@ def _is_utc(text: object) -> bool:
     except ValueError:
         return False
     return moment.utcoffset() == timedelta(0)
-
-
