@@ -12,7 +12,7 @@ from emae_mm.leaderboard.tables import Block, Table
 NOISE_RULE = (
     "A gap to the best row is marked as noise when it is below twice the standard error of the difference (for two "
     "single runs of equal seed noise sigma: below 2*sqrt(2)*sigma). The error is the spread of the row's own seeds or "
-    "published seed noise; where only the number of evaluated images is known, it is the sampling error of an accuracy, "
+    "published seed noise; where only the number of evaluated images is known, it is an accuracy's sampling error, "
     "which is a lower bound. 'Seed noise unknown' claims nothing either way."
 )
 RANKING_RULE = (
