@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import importlib.metadata
 import io
 import json
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import emae_mm
 from emae_mm.errors import UserError
 from emae_mm.leaderboard import (
     CodeVersion,
@@ -36,6 +38,7 @@ from emae_mm.leaderboard import (
     write_record,
 )
 from emae_mm.leaderboard.noise import judge_gap, published_noise, sampling_noise
+from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
 
 
 def sha(text: str) -> str:
@@ -165,6 +168,14 @@ def test_importing_the_leaderboard_loads_no_framework():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_provenance_is_what_is_installed():
+    version = code_version()
+    assert version.version == emae_mm.__version__
+    assert version.commit is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", version.commit)
+    assert library_versions()["torch"] == importlib.metadata.version("torch")
+    make_record(code=version, libraries=library_versions(), hardware=Hardware(cpu_name()))  # passes the checks
 
 
 # ---------------------------------------------------------------- rows
