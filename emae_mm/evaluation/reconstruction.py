@@ -1,6 +1,6 @@
 """What a masked autoencoder paints where it sees nothing, and how far parts disagree about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,10 @@ class Reconstruction:
     painted: Tensor
     hidden_mse: float
     disagreement: float
+
+    def head(self, count: int) -> "Reconstruction":
+        """The first images only; the numbers stay those of all."""
+        return replace(self, masked=self.masked[:count], painted=self.painted[:count])
 
 
 def parallel_parts(batch: int, num_patches: int, num_parts: int = 4, seed: int = 0) -> Tensor:

@@ -1,0 +1,76 @@
+"""What a user sees while a suite runs: stage k of n, step, loss, time left."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+PLAIN_INTERVAL_S = 5.0
+"""Seconds between lines where the output is no terminal."""
+
+
+def clock(seconds: float | None) -> str:
+    """Minutes and seconds, or hours, minutes and seconds; ``-`` when unknown."""
+    if seconds is None:
+        return "-"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class StageProgress:
+    """The line of one stage; a bar on a terminal, one line every few seconds elsewhere.
+
+    Call it with (step, total steps, loss or None); the time left is extrapolated from the steps seen in this call
+    of the suite, so that a resumed stage is not credited with steps it did not run.
+    """
+
+    def __init__(self, console: Console, index: int, count: int, title: str):
+        self.console = console
+        self.label = f"[{index}/{count}] {title}"
+        self.started = time.monotonic()
+        self.first: tuple[int, float] | None = None
+        self.last_line = 0.0
+        self.bar: Progress | None = None
+
+    def __call__(self, step: int, total: int, loss: float | None = None, what: str = "step") -> None:
+        now = time.monotonic()
+        if self.first is None or step < self.first[0] or (what, total) != self.phase:
+            self.first, self.phase = (step, now), (what, total)
+        done, since = step - self.first[0], now - self.first[1]
+        left = since / done * (total - step) if done > 0 else None
+        loss_text = "" if loss is None else f"loss {loss:.4f}"
+        if self.bar is not None:
+            self.bar.update(
+                self.task, completed=step, total=total, what=what, loss=loss_text, left=clock(left), refresh=True
+            )
+        elif now - self.last_line >= PLAIN_INTERVAL_S:
+            self.last_line = now
+            parts = [self.label, f"{what} {step}/{total}", loss_text, f"{clock(left)} left"]
+            self.console.print("  ".join(filter(None, parts)), highlight=False)
+
+    def elapsed(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self.started
+
+
+@contextmanager
+def stage_progress(console: Console, index: int, count: int, title: str) -> Iterator[StageProgress]:
+    """Show a stage's progress until it ends; its last line says how long it took."""
+    progress = StageProgress(console, index, count, title)
+    if not console.is_terminal:
+        console.print(f"{progress.label} ...", highlight=False)
+        yield progress
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[what]} {task.completed:.0f}/{task.total:.0f}  {task.fields[loss]}"),
+        TextColumn("{task.fields[left]} left"),
+    ]
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+        progress.bar = bar
+        progress.task = bar.add_task(progress.label, total=1, what="starting", loss="", left="-")
+        yield progress
