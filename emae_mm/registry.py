@@ -18,8 +18,8 @@ def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
 
 
 MODELS = _child("model", root.MODELS, "models", "models.algorithms")
-DATASETS = _child("dataset", root.DATASETS, "data")
-TRANSFORMS = _child("transform", root.TRANSFORMS, "data")
+DATASETS = _child("dataset", root.DATASETS, "data.imagefolder", "data.coco", "data.ade20k")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading")
 METRICS = _child("metric", root.METRICS, "engine")
 HOOKS = _child("hook", root.HOOKS, "engine")
 LOOPS = _child("loop", root.LOOPS, "engine")

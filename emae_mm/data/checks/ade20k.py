@@ -1,0 +1,87 @@
+"""Checking ADE20K-format segmentation data: all names, and a sample of images with their label maps."""
+
+from pathlib import Path
+
+import numpy as np
+
+from emae_mm.data.checks.config import DatasetConfig
+from emae_mm.data.checks.images import decode_sample, draw, require_count
+from emae_mm.data.checks.report import DataReport, refuse
+from emae_mm.data.classes import metainfo_of_ade20k
+from emae_mm.data.decoding import BrokenImage, read_label_map
+from emae_mm.data.files import IMAGE_EXTENSIONS, label_map_name, list_images, missing_files, require_folder
+from emae_mm.errors import DataError
+
+IGNORED = 255
+
+
+def check_ade20k(dataset: DatasetConfig, sample: int, num_classes: int | None, seed: int) -> DataReport:
+    """Images with one label map of the same stem each."""
+    report = DataReport("ade20k", str(dataset.root))
+    require_folder(dataset.root, "data root")
+    folder = require_folder(dataset.prefix("img_path"), "folder of images")
+    if dataset.prefix("seg_map_path") is None:
+        raise DataError(f"{dataset.root}: no folder of label maps is configured", "set data_prefix.seg_map_path")
+    maps = require_folder(dataset.prefix("seg_map_path"), "folder of label maps")
+    report.classes = dataset.classes or tuple(metainfo_of_ade20k(dataset.root)["classes"])
+    require_count(dataset.root, len(report.classes), num_classes, "classes are what the model has")
+    names = _image_names(dataset, folder)
+    suffixes = dataset.cfg.get("img_suffix") or IMAGE_EXTENSIONS
+    partner = {name: label_map_name(name, suffixes, dataset.cfg.get("seg_map_suffix", ".png")) for name in names}
+    refuse(
+        f"images of {folder} have no label map in {maps}; missing",
+        missing_files(maps, partner.values()),
+        "name each label map as its image, or remove images without one",
+    )
+    report.images = report.annotations = len(names)
+    sizes = decode_sample(folder, draw(names, sample, seed), dataset, report)
+    zero_is_unlabelled = dataset.cfg.get("reduce_zero_label", True)
+    problems = [
+        problem
+        for name, size in sizes.items()
+        if (problem := _map_problem(maps / partner[name], size, len(report.classes), zero_is_unlabelled))
+    ]
+    allowed = _allowed(len(report.classes), zero_is_unlabelled)
+    refuse(
+        f"of {len(sizes)} sampled label maps some cannot be used",
+        problems,
+        f"label maps have one channel, the image's size, and as values {allowed}",
+    )
+    return report
+
+
+def _image_names(dataset: DatasetConfig, folder: Path) -> list[str]:
+    suffix = dataset.cfg.get("img_suffix")
+    if dataset.cfg.get("ann_file"):
+        path = dataset.path(dataset.cfg["ann_file"])
+        if not path.is_file():
+            raise DataError(f"the annotation file {path} does not exist", "check data_root and ann_file")
+        names = [line.strip() + (suffix or ".jpg") for line in path.read_text().splitlines() if line.strip()]
+        refuse(f"images of {path} are not under {folder}", missing_files(folder, names), "check data_prefix")
+    else:
+        names = list_images(folder, (suffix,) if suffix else IMAGE_EXTENSIONS)
+    if not names:
+        raise DataError(f"{folder} holds no image", f"file names that count as images end in {list(IMAGE_EXTENSIONS)}")
+    return names
+
+
+def _map_problem(path: Path, size: tuple[int, int], classes: int, zero_is_unlabelled: bool) -> str | None:
+    """What is wrong with one label map, or None."""
+    try:
+        labels = read_label_map(path)
+    except BrokenImage as reason:
+        return f"{path}: {reason}"
+    if labels.ndim != 2:
+        return f"{path}: it has {labels.shape[-1]} channels (a coloured picture?)"
+    if labels.shape != size:
+        return f"{path}: its (height, width) is {labels.shape}, the image's {size}"
+    values = np.unique(labels)
+    highest = classes if zero_is_unlabelled else classes - 1
+    wrong = values[(values > highest) & (values != IGNORED)]
+    return f"{path}: values {wrong[:5].tolist()} are no class" if len(wrong) else None
+
+
+def _allowed(classes: int, zero_is_unlabelled: bool) -> str:
+    if zero_is_unlabelled:
+        return f"0 (unlabelled), 1..{classes} (the classes) or {IGNORED} (ignored)"
+    return f"0..{classes - 1} (the classes) or {IGNORED} (ignored)"

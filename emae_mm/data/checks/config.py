@@ -1,0 +1,91 @@
+"""What the checks need to know from a data set's config."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KINDS = {
+    "ImageFolder": "imagefolder",
+    "CustomDataset": "imagefolder",
+    "ImageNet": "imagefolder",
+    "CocoFormatDataset": "coco",
+    "CocoDataset": "coco",
+    "ADE20KFormatDataset": "ade20k",
+    "ADE20KDataset": "ade20k",
+    "BaseSegDataset": "ade20k",
+}
+
+
+@dataclass
+class DatasetConfig:
+    """One plain (not wrapped) data set of a config, with its pipeline."""
+
+    cfg: Mapping[str, Any]
+    pipeline: list
+
+    @property
+    def kind(self) -> str:
+        """``"imagefolder"``, ``"coco"``, ``"ade20k"`` or ``"unchecked"``."""
+        return KINDS.get(type_name(self.cfg), "unchecked")
+
+    @property
+    def root(self) -> Path:
+        """``data_root``; the working directory when there is none."""
+        return Path(self.cfg.get("data_root") or ".").expanduser()
+
+    def path(self, relative: str) -> Path:
+        """A path as mmengine joins it: absolute ones stay."""
+        return self.root / relative
+
+    def prefix(self, key: str) -> Path | None:
+        """One of ``data_prefix``'s folders, or None; a plain string is the images' folder."""
+        prefix = self.cfg.get("data_prefix", "")
+        if isinstance(prefix, str):
+            prefix = {"img_path": prefix, "img": prefix}
+        if key not in prefix:
+            return self.root if key in ("img", "img_path") else None
+        return None if prefix[key] is None else self.path(prefix[key])
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names given in ``metainfo``, if any."""
+        names = (self.cfg.get("metainfo") or {}).get("classes")
+        return tuple(names) if names else None
+
+    def step(self, name: str) -> Mapping[str, Any]:
+        """The pipeline's first step of that type, or an empty dict."""
+        steps = (step for step in self.pipeline if isinstance(step, Mapping) and type_name(step) == name)
+        return next(steps, {})
+
+    @property
+    def skips_broken(self) -> bool:
+        """Whether training tolerates single broken images."""
+        return self.step("LoadImage").get("on_broken") == "skip"
+
+
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """The bare class name of a config's ``type``, which may be scoped, dotted or a class."""
+    kind = cfg.get("type", "")
+    return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else kind.__name__
+
+
+def plain_datasets(cfg: Mapping[str, Any], outer: list | None = None) -> Iterator[DatasetConfig]:
+    """The data sets within wrappers such as ``RepeatDataset``, ``ConcatDataset`` and ``MultiImageMixDataset``."""
+    pipeline = [*(cfg.get("pipeline") or []), *(outer or [])]
+    inner = cfg.get("dataset", cfg.get("datasets"))
+    if inner is None:
+        yield DatasetConfig(cfg, pipeline)
+    else:
+        for one in [inner] if isinstance(inner, Mapping) else inner:
+            yield from plain_datasets(one, pipeline)
+
+
+def numbers_of_classes(model: Any) -> set[int]:
+    """Every ``num_classes`` within a model's config."""
+    if isinstance(model, Mapping):
+        own = {model["num_classes"]} if isinstance(model.get("num_classes"), int) else set()
+        return own.union(*(numbers_of_classes(value) for value in model.values()))
+    if isinstance(model, (list, tuple)):
+        return set().union(*(numbers_of_classes(value) for value in model))
+    return set()
