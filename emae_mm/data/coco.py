@@ -1,5 +1,7 @@
 """COCO-format detection data of any classes."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
@@ -39,6 +41,11 @@ class CocoFormatDataset(CocoDataset):
         if "palette" not in metainfo:
             metainfo["palette"] = palette_for(metainfo["classes"])
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """As mmdet's, without the progress lines that pycocotools prints."""
+        with redirect_stdout(io.StringIO()):
+            return super().load_data_list()
 
 
 def palette_for(classes: tuple[str, ...]) -> list[tuple[int, int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # OpenCV prints its own message for each file it cannot decode; ours names the file and says what to do.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+cv2.setLogLevel(0)
 
 # mmcv's names, so that ``color_type`` means here what it means in OpenMMLab's loader.
 COLOR_FLAGS = {
