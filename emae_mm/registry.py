@@ -19,14 +19,14 @@ def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
 
 MODELS = _child("model", root.MODELS, "models", "models.algorithms")
 DATASETS = _child("dataset", root.DATASETS, "data.imagefolder", "data.coco", "data.ade20k")
-TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops")
 METRICS = _child("metric", root.METRICS, "engine")
 HOOKS = _child("hook", root.HOOKS, "engine")
-LOOPS = _child("loop", root.LOOPS, "engine")
-OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine")
+LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
+OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine"
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine.layer_decay"
 )
 RUNNERS = _child("runner", root.RUNNERS, "engine")
 LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine")
