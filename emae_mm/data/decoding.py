@@ -20,6 +20,7 @@ COLOR_FLAGS = {
 }
 _PIL_MODES = {"color": "RGB", "color_ignore_orientation": "RGB", "grayscale": "L"}
 _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
+_PNG = b"\x89PNG"
 
 
 class BrokenImage(ValueError):
@@ -41,13 +42,15 @@ def decode_image(data: bytes, color_type: str = "color") -> np.ndarray:
 
     Raises:
         BrokenImage: no image, an unknown format, or a file that ends too early. Decoders differ in what they make of a
-            truncated JPEG (some fill the rest with grey), so its end marker is looked for before decoding. Damage in
-            the middle of an otherwise whole JPEG is decoded as far as possible, as by every JPEG decoder.
+            truncated JPEG or PNG (some fill the rest with grey), so their end markers are looked for before decoding.
+            Damage in the middle of an otherwise whole JPEG is decoded as far as possible, as by every JPEG decoder.
     """
     if not data:
         raise BrokenImage("the file is empty")
     if data.startswith(_SOI) and not data.endswith(_EOI) and not _has_end_of_image(data):
         raise BrokenImage("the JPEG is truncated (it has no end-of-image marker)")
+    if data.startswith(_PNG) and data.rfind(b"IEND") < 0:
+        raise BrokenImage("the PNG is truncated (it has no end chunk)")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), COLOR_FLAGS[color_type])
     except cv2.error as error:
