@@ -22,7 +22,7 @@ __all__ = ["describe", "make_demo_dataset"]
 
 VERSION = 1  # of the scenes: another number makes existing folders be remade
 _MANIFEST = "manifest.json"
-_SIDES = {"classification": (0.55, 0.75), "dense": (0.29, 0.5)}  # of an object, in sides of the scene
+_SIDES = {"classification": (0.7, 0.85), "dense": (0.29, 0.5)}  # of an object, in sides of the scene
 _OBJECTS = (1, 4)  # least and most in a dense scene
 
 

@@ -10,6 +10,7 @@ from emae_mm.data.demo.sources import Sources
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _CONTRAST = 0.35  # least difference between a digit's luminance and that of what is behind it, of 1
+_DIMMING = (0.3, 0.6)  # photographs are darkened to this share, so that light digits stand out everywhere
 _ROTATION = 12.0  # degrees either way
 _CROP = (1.0, 3.0)  # side of the photograph's crop in sides of the scene
 _INK = 0.35  # of the brightest stroke: the outline of a digit
@@ -68,12 +69,12 @@ def make_scene(
 
 
 def _background(sources: Sources, rng: np.random.Generator, size: int) -> np.ndarray:
-    """A crop of a random photograph, mirrored half of the time: (size, size, 3) float32 in 0..1."""
+    """A darkened crop of a random photograph, mirrored half of the time: (size, size, 3) float32 in 0..1."""
     photograph = sources.photographs[rng.integers(len(sources.photographs))]
     side = min(rng.uniform(*_CROP) * size, *photograph.size)
     left, top = (rng.uniform(0, extent - side) for extent in photograph.size)
     crop = photograph.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    array = np.asarray(crop, dtype=np.float32) / 255
+    array = np.asarray(crop, dtype=np.float32) * (np.float32(rng.uniform(*_DIMMING)) / 255)
     return np.ascontiguousarray(array[:, ::-1] if rng.random() < 0.5 else array)
 
 
@@ -107,12 +108,12 @@ def _place(rng: np.random.Generator, size: int, shape: tuple[int, int], boxes: l
 
 
 def _colour(rng: np.random.Generator, behind: float) -> np.ndarray:
-    """A random colour that stands out from the mean luminance behind it: (3,) float32 in 0..1."""
+    """A random light colour that stands out from the mean luminance behind it: (3,) float32 in 0..1."""
     for _ in range(20):
-        colour = np.array(hsv_to_rgb(rng.random(), rng.uniform(0.2, 1), rng.uniform(0.1, 1)), dtype=np.float32)
-        if abs(float(colour @ _LUMA) - behind) >= _CONTRAST:
+        colour = np.array(hsv_to_rgb(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.85, 1)), dtype=np.float32)
+        if float(colour @ _LUMA) - behind >= _CONTRAST:
             return colour
-    return np.full(3, 0.0 if behind > 0.5 else 1.0, dtype=np.float32)
+    return np.ones(3, dtype=np.float32)
 
 
 def _visible(alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
