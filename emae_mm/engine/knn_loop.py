@@ -44,8 +44,8 @@ class KNNTestLoop(BaseLoop):
     The features are the last output of ``model.backbone`` for the test pipeline's images. A test run initialises no
     weights, so the loop has the model do it (which loads ``pretrained``) unless a checkpoint was loaded.
 
-    Metrics, in per cent: ``knn/top1_k{k}`` for every k and, with more than five classes, ``knn/top5_k{k}``; ``top1``
-    and ``top5`` repeat those of ``primary_k``.
+    Metrics, in per cent: ``knn/top1_k{k}`` for every k and, with more than five classes, ``knn/top5_k{k}``;
+    ``knn/top1`` and ``knn/top5`` repeat those of ``primary_k``.
 
     Args:
         runner: the Runner.
@@ -53,7 +53,7 @@ class KNNTestLoop(BaseLoop):
         evaluator: mmengine's Runner asks for one; it must be empty, since the loop itself measures.
         bank_dataloader: of the labelled bank, usually the training images in the test pipeline.
         k: numbers of neighbours.
-        primary_k: the one of them that is reported as ``top1`` and ``top5``.
+        primary_k: the one of them that is reported as ``knn/top1`` and ``knn/top5``.
         temperature: see :func:`~emae_mm.evaluation.knn.knn_predict`.
         weighting: likewise.
 
@@ -152,5 +152,5 @@ class KNNTestLoop(BaseLoop):
             all_reduce(correct)
             for number, count in zip(top, correct.tolist(), strict=True):
                 metrics[f"knn/top{number}_k{k}"] = 100.0 * count / len(labels)
-        primary = {f"top{number}": metrics[f"knn/top{number}_k{self.primary_k}"] for number in top}
+        primary = {f"knn/top{number}": metrics[f"knn/top{number}_k{self.primary_k}"] for number in top}
         return primary | metrics

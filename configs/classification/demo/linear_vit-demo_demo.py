@@ -1,0 +1,52 @@
+# Linear probe on the demonstration data: the full-size probe at 64x64 with other sizes, batch, lr and epochs.
+#
+#   emae-mm demo
+#
+# A demonstration, not a benchmark; there is no published result.
+_base_ = [
+    '../linear_vit-base-p16_8xb2048-90e_in1k.py',
+    '../../_base_/demo_encoder.py',
+]
+
+train_pipeline = [
+    dict(type='emae_mm.LoadImage', on_broken='skip', max_broken=100),
+    dict(
+        type='emae_mm.RandomResizedCropOnce',
+        scale=_base_.img_size,
+        crop_ratio_range=(0.08, 1.0),
+        backend='pillow',
+        interpolation='bicubic'),
+    dict(type='mmpretrain.RandomFlip', prob=0.5),
+    dict(type='mmpretrain.PackInputs'),
+]
+test_pipeline = [
+    dict(type='emae_mm.LoadImage'),
+    dict(type='mmpretrain.ResizeEdge', scale=_base_.img_size, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.CenterCrop', crop_size=_base_.img_size),
+    dict(type='mmpretrain.PackInputs'),
+]
+
+global_batch_size = 128
+train_dataloader = dict(batch_size=128, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=256, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1, ))  # five best of few classes say little
+test_evaluator = val_evaluator
+
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size),
+    neck=dict(input_features=_base_.encoder_arch['embed_dim']),
+    head=dict(in_channels=_base_.encoder_arch['embed_dim']))
+
+# At this batch the lr of the linear scaling rule would move nothing in so few steps: LARS steps are lr * 0.001 of the
+# length of the weights.
+optim_wrapper = dict(optimizer=dict(lr=20.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=1, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=8, val_interval=8)
+auto_scale_lr = dict(base_batch_size=128)
+
+record = dict(protocol='demo-linear-8e', data='demo')

@@ -1,0 +1,53 @@
+# Linear probe on a folder of small images (train/CLASS/*, val/CLASS/*), resized to 64x64.
+#
+#   python tools/train.py configs/classification/tiny/linear_vit-tiny64_folder.py --data-root DIR \
+#       --cfg-options pretrained=encoder.pth
+#
+# There is no published result; for other data than imagenet_tiny add record.data=NAME, the name in the leaderboard.
+_base_ = [
+    '../linear_vit-base-p16_8xb2048-90e_in1k.py',
+    '../../_base_/tiny_encoder.py',
+]
+
+train_pipeline = [
+    dict(type='emae_mm.LoadImage', on_broken='skip', max_broken=100),
+    dict(
+        type='emae_mm.RandomResizedCropOnce',
+        scale=_base_.img_size,
+        crop_ratio_range=(0.08, 1.0),
+        backend='pillow',
+        interpolation='bicubic'),
+    dict(type='mmpretrain.RandomFlip', prob=0.5),
+    dict(type='mmpretrain.PackInputs'),
+]
+test_pipeline = [
+    dict(type='emae_mm.LoadImage'),
+    dict(type='mmpretrain.ResizeEdge', scale=_base_.img_size, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.CenterCrop', crop_size=_base_.img_size),
+    dict(type='mmpretrain.PackInputs'),
+]
+
+global_batch_size = 256
+train_dataloader = dict(batch_size=256, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=256, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1, ))  # five best of few classes say little
+test_evaluator = val_evaluator
+
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size),
+    neck=dict(input_features=_base_.encoder_arch['embed_dim']),
+    head=dict(in_channels=_base_.encoder_arch['embed_dim']))
+
+# At this batch the lr of the linear scaling rule would move nothing in so few steps: LARS steps are lr * 0.001 of the
+# length of the weights.
+optim_wrapper = dict(optimizer=dict(lr=20.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=2, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=20, val_interval=20)
+auto_scale_lr = dict(base_batch_size=256)
+
+record = dict(protocol='tiny64-linear-20e', data='imagenet_tiny')
