@@ -1,0 +1,67 @@
+# The full-size UperNet config on the demonstration's scenes (about 96 x 96 pixels) with the demonstration's encoder:
+# smaller images, heads and batches, a shorter schedule; no flip (a mirrored digit is another shape).
+_base_ = ['../upernet_vit-base_8xb2-160k_ade20k-512x512.py', '../../_base_/demo_encoder.py']
+
+record = dict(protocol='demo-upernet', data='demo scenes val')
+data_root = 'data/demo/ade20k'
+norm_cfg = dict(type='BN', requires_grad=True)
+embed_dim = _base_.encoder_arch.embed_dim
+width = 32
+class_weight = [0.1] + [1.0] * 10  # five of six pixels are background
+
+model = dict(
+    # sliding windows would cover the small images in one step
+    data_preprocessor=dict(size=(96, 96), test_cfg=dict(size_divisor=16)),
+    backbone=dict(
+        arch=_base_.encoder_arch,
+        img_size=96,
+        patch_size=_base_.patch_size,
+        drop_path_rate=0.0,
+        out_indices=(0, 1, 2, 3)),
+    neck=dict(embed_dim=embed_dim, norm_cfg=norm_cfg),
+    decode_head=dict(
+        in_channels=[embed_dim] * 4,
+        channels=width,
+        num_classes=11,
+        norm_cfg=norm_cfg,
+        loss_decode=dict(class_weight=class_weight)),
+    auxiliary_head=dict(
+        in_channels=embed_dim,
+        channels=width,
+        num_classes=11,
+        norm_cfg=norm_cfg,
+        loss_decode=dict(class_weight=class_weight)),
+    test_cfg=dict(_delete_=True, mode='whole'))
+
+train_pipeline = [
+    dict(type='emae_mm.LoadImage'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomResize', scale=(96, 96), ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(96, 96), cat_max_ratio=1.0),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='emae_mm.LoadImage'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+max_iters = 400
+optim_wrapper = dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=10),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=10, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
