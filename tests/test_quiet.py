@@ -46,7 +46,7 @@ def emit(channel: str, text: str, category: type[Warning], capsys) -> str:
         finally:
             warnings.showwarning = previous
         return "".join(heard)
-    logger = MMLogger.get_instance("test_quiet", logger_name="test_quiet")
+    logger = MMLogger.get_instance("test_quiet")
     capsys.readouterr()
     print_log(text, logger=logger if channel == "log" else None, level=logging.WARNING)
     captured = capsys.readouterr()
