@@ -1,4 +1,4 @@
-# End-to-end fine-tuning of ViT-B/16 on ImageNet-1K as in the MAE release (protocol 5.2), 100 epochs, 8 GPUs x 128 images.
+# Fine-tuning of ViT-B/16 on ImageNet-1K as in the MAE release (protocol 5.2), 100 epochs, 8 GPUs x 128 images.
 #
 #   tools/dist_train.sh configs/classification/finetune_vit-base-p16_8xb128-100e_in1k.py 8 --amp \
 #       --cfg-options pretrained=encoder.pth

@@ -1,5 +1,5 @@
-# ImageNet-1K, validation images: resize 256 bicubic, centre crop 224. Any folder with train/CLASS/* and val/CLASS/* works
-# in its place: --data-root DIR (the number of classes is read from it).
+# ImageNet-1K, validation images: resize 256 bicubic, centre crop 224. Any folder with train/CLASS/* and val/CLASS/*
+# works in its place: --data-root DIR (the number of classes is read from it).
 data_root = 'data/imagenet'
 
 data_preprocessor = dict(

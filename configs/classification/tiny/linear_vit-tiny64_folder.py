@@ -40,14 +40,14 @@ model = dict(
     neck=dict(input_features=_base_.encoder_arch['embed_dim']),
     head=dict(in_channels=_base_.encoder_arch['embed_dim']))
 
-# At this batch the lr of the linear scaling rule would move nothing in so few steps: LARS steps are lr * 0.001 of the
-# length of the weights.
+# The linear scaling rule would give an lr that moves nothing in so few steps, a LARS step being lr * 0.001 of the
+# weights' length.
 optim_wrapper = dict(optimizer=dict(lr=20.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=2, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=1, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=20, val_interval=20)
+train_cfg = dict(max_epochs=6, val_interval=6)
 auto_scale_lr = dict(base_batch_size=256)
 
-record = dict(protocol='tiny64-linear-20e', data='imagenet_tiny')
+record = dict(protocol='tiny64-linear-6e', data='imagenet_tiny')
