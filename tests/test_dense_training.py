@@ -90,8 +90,8 @@ def scenes(tmp_path_factory):
     [
         ("detection/demo/mask-rcnn_vit-demo_demo", {"coco/bbox_mAP", "coco/segm_mAP"}),
         ("segmentation/demo/upernet_vit-demo_demo", {"mIoU"}),
-        ("detection/tiny/mask-rcnn_vit-tiny_coco-mini", {"coco/bbox_mAP", "coco/segm_mAP"}),
-        ("segmentation/tiny/upernet_vit-tiny_small-images", {"mIoU"}),
+        ("detection/tiny/mask-rcnn_vit-tiny64_coco", {"coco/bbox_mAP", "coco/segm_mAP"}),
+        ("segmentation/tiny/upernet_vit-tiny64_ade20k", {"mIoU"}),
     ],
 )
 def test_small_config_trains_and_evaluates(name, metrics, scenes, tmp_path):
