@@ -288,6 +288,20 @@ def test_ade20k_errors(segments):
     expect(r"neither classes\.json nor")
 
 
+def test_openmmlabs_own_data_sets(segments, folder):
+    """Their defaults differ from ours: mmseg's base class counts classes from 0, mmpretrain's ImageNet has a split."""
+    save(segments / "maps/2.png", np.ones((10, 14), np.uint8))
+    plain = segments_config(segments) | dict(type="mmseg.BaseSegDataset")
+    assert check_dataset(plain, num_classes=2).images == 3
+    save(segments / "maps/2.png", np.full((10, 14), 2, np.uint8))
+    with pytest.raises(DataError, match=r"values \[2\] are no class"):
+        check_dataset(plain)
+    report = check_dataset(segments_config(segments) | dict(type="mmseg.ADE20KDataset"), num_classes=150)
+    assert report.classes[0] == "wall"
+    imagenet = dict(type="mmpretrain.ImageNet", data_root=str(folder), split="val")
+    assert check_dataset(imagenet, num_classes=2).images == 3
+
+
 def test_palette_label_maps_are_read_by_index(segments):
     indices = Image.fromarray(np.ones((10, 14), np.uint8))
     indices.putpalette([200, 100, 0] * 256)

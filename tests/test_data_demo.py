@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from PIL import Image
 from emae_mm.data.checks import check_dataset
 from emae_mm.data.demo import describe, layouts, make_demo_dataset
 from emae_mm.data.demo.sources import load_sources
-from emae_mm.errors import DataError
+from emae_mm.errors import DataError, UserError
 
 SMALL = dict(num_train=500, num_val=200, dense_train=40, dense_val=20)
 
@@ -128,8 +130,8 @@ def test_classes_can_be_learnt_from_few_pixels_but_not_fully(demo):
 
     train, labels = load("train")
     score = KNeighborsClassifier(10, metric="cosine", weights="distance").fit(train, labels).score(*load("val"))
-    # 200 validation images: the standard error is 0.035, so both bounds are far from what is measured (0.52)
-    assert 0.3 < score < 0.8
+    # 0.77 was measured on these 200 validation images, where the standard error is 0.03: both bounds are far off
+    assert 0.5 < score < 0.9
 
 
 def test_made_once_and_remade_for_other_arguments(demo, tmp_path):
@@ -158,6 +160,22 @@ def test_an_interrupted_run_leaves_nothing_and_keeps_what_was_there(tmp_path):
     for target in (root, tmp_path / "other"):
         with pytest.raises(KeyboardInterrupt):
             make_demo_dataset(target, seed=1, progress=stop, **few)
+    assert digest(root) == before and [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_was_there_survives_a_failing_file_system(tmp_path, monkeypatch):
+    few = dict(num_train=20, num_val=10, dense_train=10, dense_val=10)
+    root = make_demo_dataset(tmp_path / "set", **few)
+    before, replace = digest(root), os.replace
+
+    def fail(source, target):
+        if Path(target) == root and ".old." not in str(source):
+            raise OSError(errno.EIO, "input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UserError, match=r"cannot write .*input/output error"):
+        make_demo_dataset(root, seed=1, **few)
     assert digest(root) == before and [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

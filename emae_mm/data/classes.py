@@ -102,13 +102,18 @@ def metainfo_of_ade20k(root: str | Path) -> dict:
     if (folder / CLASSES_FILE).is_file():
         return _read_classes_file(folder / CLASSES_FILE)
     if (folder / ADE20K_FILE).is_file():
-        from mmseg.utils import get_classes, get_palette
-
-        return dict(classes=tuple(get_classes("ade20k")), palette=get_palette("ade20k"))
+        return standard_ade20k()
     raise DataError(
         f"the classes of {folder} are not known: it has neither {CLASSES_FILE} nor ADE20K's {ADE20K_FILE}",
         f'write {folder / CLASSES_FILE}: {{"classes": ["name of label value 1", "name of label value 2", ...]}}',
     )
+
+
+def standard_ade20k() -> dict:
+    """ADE20K's own 150 classes and palette, as mmseg has them."""
+    from mmseg.utils import get_classes, get_palette
+
+    return dict(classes=tuple(get_classes("ade20k")), palette=get_palette("ade20k"))
 
 
 def _read_classes_file(path: Path) -> dict:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emae_mm.data.checks.config import DatasetConfig
+from emae_mm.data.checks.config import DatasetConfig, type_name
 from emae_mm.data.checks.images import decode_sample, draw, require_count
 from emae_mm.data.checks.report import DataReport, refuse
-from emae_mm.data.classes import metainfo_of_ade20k
+from emae_mm.data.classes import metainfo_of_ade20k, standard_ade20k
 from emae_mm.data.decoding import BrokenImage, read_label_map
 from emae_mm.data.files import IMAGE_EXTENSIONS, label_map_name, list_images, missing_files, require_folder
 from emae_mm.errors import DataError
@@ -23,7 +23,7 @@ def check_ade20k(dataset: DatasetConfig, sample: int, num_classes: int | None, s
     if dataset.prefix("seg_map_path") is None:
         raise DataError(f"{dataset.root}: no folder of label maps is configured", "set data_prefix.seg_map_path")
     maps = require_folder(dataset.prefix("seg_map_path"), "folder of label maps")
-    report.classes = dataset.classes or tuple(metainfo_of_ade20k(dataset.root)["classes"])
+    report.classes = dataset.classes or _classes(dataset)
     require_count(dataset.root, len(report.classes), num_classes, "classes are what the model has")
     names = _image_names(dataset, folder)
     suffixes = dataset.cfg.get("img_suffix") or IMAGE_EXTENSIONS
@@ -35,19 +35,25 @@ def check_ade20k(dataset: DatasetConfig, sample: int, num_classes: int | None, s
     )
     report.images = report.annotations = len(names)
     sizes = decode_sample(folder, draw(names, sample, seed), dataset, report)
-    zero_is_unlabelled = dataset.cfg.get("reduce_zero_label", True)
     problems = [
         problem
         for name, size in sizes.items()
-        if (problem := _map_problem(maps / partner[name], size, len(report.classes), zero_is_unlabelled))
+        if (problem := _map_problem(maps / partner[name], size, len(report.classes), dataset.zero_is_unlabelled))
     ]
-    allowed = _allowed(len(report.classes), zero_is_unlabelled)
+    allowed = _allowed(len(report.classes), dataset.zero_is_unlabelled)
     refuse(
         f"of {len(sizes)} sampled label maps some cannot be used",
         problems,
         f"label maps have one channel, the image's size, and as values {allowed}",
     )
     return report
+
+
+def _classes(dataset: DatasetConfig) -> tuple[str, ...]:
+    """What the data set's class numbers: mmseg's own ADE20K class always has ADE20K's 150."""
+    if type_name(dataset.cfg) == "ADE20KDataset":
+        return standard_ade20k()["classes"]
+    return metainfo_of_ade20k(dataset.root)["classes"]
 
 
 def _image_names(dataset: DatasetConfig, folder: Path) -> list[str]:

@@ -40,7 +40,7 @@ class DatasetConfig:
 
     def prefix(self, key: str) -> Path | None:
         """One of ``data_prefix``'s folders, or None; a plain string is the images' folder."""
-        prefix = self.cfg.get("data_prefix", "")
+        prefix = self.cfg.get("data_prefix") or self.cfg.get("split", "")  # mmpretrain's ImageNet has a split instead
         if isinstance(prefix, str):
             prefix = {"img_path": prefix, "img": prefix}
         if key not in prefix:
@@ -52,6 +52,11 @@ class DatasetConfig:
         """Names given in ``metainfo``, if any."""
         names = (self.cfg.get("metainfo") or {}).get("classes")
         return tuple(names) if names else None
+
+    @property
+    def zero_is_unlabelled(self) -> bool:
+        """Whether label value 0 of a segmentation data set is ignored and 1 is the first class."""
+        return self.cfg.get("reduce_zero_label", type_name(self.cfg) != "BaseSegDataset")
 
     def step(self, name: str) -> Mapping[str, Any]:
         """The pipeline's first step of that type, or an empty dict."""
@@ -82,9 +87,10 @@ def plain_datasets(cfg: Mapping[str, Any], outer: list | None = None) -> Iterato
 
 
 def numbers_of_classes(model: Any) -> set[int]:
-    """Every ``num_classes`` within a model's config."""
+    """Every ``num_classes`` within a model's config; 0 stands for a network without a classifier."""
     if isinstance(model, Mapping):
         own = {model["num_classes"]} if isinstance(model.get("num_classes"), int) else set()
+        own.discard(0)
         return own.union(*(numbers_of_classes(value) for value in model.values()))
     if isinstance(model, (list, tuple)):
         return set().union(*(numbers_of_classes(value) for value in model))

@@ -22,7 +22,7 @@ __all__ = ["describe", "make_demo_dataset"]
 
 VERSION = 1  # of the scenes: another number makes existing folders be remade
 _MANIFEST = "manifest.json"
-_SIDES = {"classification": (0.7, 0.85), "dense": (0.29, 0.5)}  # of an object, in sides of the scene
+_SIDES = {"classification": (0.75, 0.9), "dense": (0.29, 0.5)}  # of an object, in sides of the scene
 _OBJECTS = (1, 4)  # least and most in a dense scene
 
 
@@ -187,6 +187,8 @@ def _put_in_place(temporary: Path, root: Path, wanted: dict) -> None:
     try:
         os.replace(temporary, root)
     except OSError:
+        if old is not None and not root.exists():
+            os.replace(old, root)
         if not _is_made(root, wanted):  # else another process was faster with the same
             raise
     finally:

@@ -10,7 +10,7 @@ from emae_mm.data.demo.sources import Sources
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _CONTRAST = 0.35  # least difference between a digit's luminance and that of what is behind it, of 1
-_DIMMING = (0.3, 0.6)  # photographs are darkened to this share, so that light digits stand out everywhere
+_DIMMING = (0.2, 0.5)  # photographs are darkened to this share, so that light digits stand out everywhere
 _ROTATION = 12.0  # degrees either way
 _CROP = (1.0, 3.0)  # side of the photograph's crop in sides of the scene
 _INK = 0.35  # of the brightest stroke: the outline of a digit
@@ -110,7 +110,7 @@ def _place(rng: np.random.Generator, size: int, shape: tuple[int, int], boxes: l
 def _colour(rng: np.random.Generator, behind: float) -> np.ndarray:
     """A random light colour that stands out from the mean luminance behind it: (3,) float32 in 0..1."""
     for _ in range(20):
-        colour = np.array(hsv_to_rgb(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.85, 1)), dtype=np.float32)
+        colour = np.array(hsv_to_rgb(rng.random(), rng.uniform(0, 0.6), rng.uniform(0.85, 1)), dtype=np.float32)
         if float(colour @ _LUMA) - behind >= _CONTRAST:
             return colour
     return np.ones(3, dtype=np.float32)
