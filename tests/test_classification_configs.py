@@ -76,7 +76,7 @@ def test_learning_rate_follows_the_release(load, name):
         )
         # mmengine's warm-up ends one step earlier, and starts at a millionth: at most a step's worth of the rate
         assert head["lr"] == pytest.approx(wanted, abs=expected["lr"] / warm), step
-        wrapper.optimizer.step()
+        wrapper.step()
         for scheduler in schedulers:
             scheduler.step()
 

@@ -4,6 +4,7 @@ The two processes import the whole stack once more (about 15 s).
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def config_of(root, work_dir, **loop):
                     img_size=32,
                     patch_size=8,
                     pool="avg_norm",
-                    frozen=True,
+                    # not frozen: DistributedDataParallel refuses a model without gradients
                     pretrained="random",
                 ),
             ),
@@ -105,6 +106,7 @@ def test_metrics_are_those_of_the_features(images, tmp_path):
 def one_of_two(rank, root, work_dir, port):
     """What each of two processes does; the metrics go to a file of its own."""
     torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     config = config_of(root, work_dir)
     config.launcher = "pytorch"

@@ -21,8 +21,7 @@ model = dict(
         arch='base',
         img_size=224,
         patch_size=16,
-        pool='avg_norm',
-        frozen=True,
+        pool='avg_norm',  # not frozen: DistributedDataParallel refuses a model without gradients; the loop takes none
         pretrained=''))
 
 test_cfg = dict(
