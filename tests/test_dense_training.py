@@ -71,7 +71,9 @@ def short_run(name, root, work_dir) -> tuple[Runner, dict]:
         for head in (config.model.decode_head, config.model.auxiliary_head):
             head.num_classes = 3
             head.loss_decode.pop("class_weight", None)
-    config.default_hooks = {k: v for k, v in config.default_hooks.items() if k != "checkpoint"}
+    # records and checkpoints are the launcher's and have their own tests
+    config.default_hooks = {k: v for k, v in config.default_hooks.items() if k not in ("checkpoint", "record")}
+    config.visualizer = None
     config.custom_hooks = []
     runner = Runner.from_cfg(config)
     before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}

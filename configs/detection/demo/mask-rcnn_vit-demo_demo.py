@@ -73,7 +73,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_iters = 200
+max_iters = 160
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',

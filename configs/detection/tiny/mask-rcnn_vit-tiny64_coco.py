@@ -55,7 +55,7 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=8, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 200
+max_iters = 150
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
