@@ -2,18 +2,20 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from emae_mm.errors import UserError
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
-    """Let ``write`` fill a temporary sibling of ``path`` and put it in place in one step.
+@contextmanager
+def replaced_atomically(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write to, and put it in place in one step on leaving.
 
     A crash, a kill or a full disk leaves the previous content of ``path`` untouched and no temporary file behind
-    (after SIGKILL a stale ``*.tmp`` may stay; the next write of the same path replaces it).
+    (after SIGKILL a stale ``.*.tmp`` may stay; the next write of the same path replaces it).
 
     Raises:
         UserError: the disk is full or over quota, naming the path.
@@ -22,9 +24,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
@@ -36,6 +37,12 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
                 "everything written before is intact",
             ) from error
         raise
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let ``write`` fill the new content of ``path``; see :func:`replaced_atomically`."""
+    with replaced_atomically(path) as temporary, open(temporary, "wb") as file:
+        write(file)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -18,8 +18,9 @@ def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
 
 
 MODELS = _child("model", root.MODELS, "models", "models.algorithms")
-DATASETS = _child("dataset", root.DATASETS, "data.imagefolder", "data.coco", "data.ade20k")
+DATASETS = _child("dataset", root.DATASETS, "data.imagefolder", "data.coco", "data.ade20k", "engine")
 TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops")
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "engine")
 METRICS = _child("metric", root.METRICS, "engine")
 HOOKS = _child("hook", root.HOOKS, "engine")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")

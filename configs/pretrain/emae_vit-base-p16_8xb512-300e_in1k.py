@@ -13,4 +13,4 @@ _base_ = [
 default_scope = 'mmpretrain'
 model = dict(data_preprocessor={{_base_.data_preprocessor}})
 default_hooks = dict(export=dict(type='emae_mm.ExportEncoderHook'))
-record = dict(task='pretrain', method='EMAE', arch='ViT-B/16', data='ImageNet-1K', epochs=300)
+record = dict(task='pretrain', method='EMAE', data='ImageNet-1K', epochs=300)

@@ -8,4 +8,4 @@ _base_ = 'mae_vit-base-p16_8xb512-300e_in1k.py'
 model = dict(backbone=dict(arch='large'))
 train_dataloader = dict(batch_size=128)
 train_cfg = dict(max_epochs=1600)
-record = dict(arch='ViT-L/16', epochs=1600)
+record = dict(epochs=1600)

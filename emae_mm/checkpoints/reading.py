@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     path = Path(source)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {source} does not exist", f"give a file, or {TIMM_PREFIX}NAME for a timm model")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
@@ -81,9 +82,16 @@ def _read_safetensors(path: Path) -> dict:
         raise CheckpointError(f"checkpoint {path} is unreadable: {error}", "the file may be truncated: copy it again") from error
 
 
-def _read_torch(path: Path) -> dict:
+def read_torch_file(path: str | Path, map_location: Any = "cpu") -> dict:
+    """The dictionary in a torch file, read with ``weights_only``.
+
+    Raises:
+        CheckpointError: see :func:`read_checkpoint`.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist", "give the path of a file on this machine")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {path} holds more than tensors and plain values, and would run code when loaded "

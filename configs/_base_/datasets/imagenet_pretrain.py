@@ -1,7 +1,6 @@
 # ImageNet-1K without labels: random resized crop (0.2, 1) bicubic and flip, as MAE (protocol 1.4).
 # Any folder tree of images works in its place: --data-root DIR.
 data_root = 'data/imagenet'
-img_size = 224
 
 data_preprocessor = dict(
     type='mmpretrain.SelfSupDataPreprocessor',
@@ -13,7 +12,7 @@ train_pipeline = [
     dict(type='emae_mm.LoadImage', on_broken='skip', max_broken=100),
     dict(
         type='mmpretrain.RandomResizedCrop',
-        scale=img_size,
+        scale=224,
         crop_ratio_range=(0.2, 1.0),
         backend='pillow',
         interpolation='bicubic'),

@@ -1,0 +1,74 @@
+"""The command lines of ``tools/train.py`` and ``tools/test.py``, with OpenMMLab's usual options."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from emae_mm.errors import UserError
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", help="config file, or its name below configs/")
+    parser.add_argument("--work-dir", help="where the run writes (default: work_dirs/<config name>)")
+    parser.add_argument("--data-root", help="folder of the data set, in the config's format")
+    parser.add_argument("--pretrained", help="encoder to start from: a file, timm:NAME, or 'random'")
+    parser.add_argument("--seed", type=int, help="seed of everything random (default: the config's)")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="override config values: key.sub=value, lists as [a,b]"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by some launchers")
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> dict:
+    os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
+    names = ("work_dir", "data_root", "pretrained", "seed", "cfg_options", "launcher")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def train_command() -> None:
+    """Train one config; ``--resume`` goes on from the latest checkpoint, or from the one given."""
+    parser = _parser("Train one config.")
+    parser.add_argument("--resume", nargs="?", const="auto", help="go on from the latest checkpoint, or from this one")
+    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 where the device has it")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch")
+    arguments = parser.parse_args()
+
+    def work() -> None:
+        from emae_mm.engine import launch
+
+        extra = dict(resume=arguments.resume or False, amp=arguments.amp, auto_scale_lr=arguments.auto_scale_lr)
+        launch.run(launch.prepare_config(arguments.config, **_options(arguments), **extra))
+
+    guarded(work)
+
+
+def test_command() -> None:
+    """Evaluate one config: k-NN, or a checkpoint that ``tools/train.py`` wrote."""
+    parser = _parser("Evaluate one config on its test data.")
+    parser.add_argument("checkpoint", nargs="?", help="a complete checkpoint of this config (none for k-NN configs)")
+    arguments = parser.parse_args()
+
+    def work() -> None:
+        from emae_mm.engine import launch
+
+        cfg = launch.prepare_config(arguments.config, **_options(arguments), load_from=arguments.checkpoint)
+        launch.test(cfg)
+
+    guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> None:
+    """Run ``work``; an error a user can mend is one message from the first process, and exit status 2."""
+    try:
+        work()
+    except UserError as error:
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(2)  # other processes may wait for this one: leave without their consent

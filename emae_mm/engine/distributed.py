@@ -1,0 +1,84 @@
+"""One process or many, GPUs or CPUs, with the same config."""
+
+import os
+
+import torch
+from mmengine.config import Config
+
+from emae_mm.errors import ConfigError
+
+
+def init_distributed(launcher: str) -> None:
+    """Join the process group of a launcher where there are no GPUs; with GPUs mmengine's Runner does it (NCCL).
+
+    mmengine would select a GPU even for gloo, so the group is made here before the Runner looks for one.
+    """
+    if launcher == "none" or torch.cuda.is_available() or torch.distributed.is_initialized():
+        return
+    if launcher == "slurm":
+        os.environ["RANK"], os.environ["WORLD_SIZE"] = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"launcher {launcher!r} set no {', '.join(missing)}", "start through tools/dist_train.sh or slurm_train.sh"
+        )
+    torch.distributed.init_process_group("gloo")
+
+
+def world_size() -> int:
+    """Processes of this run, before or after the process group exists."""
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+
+
+def share_batch(cfg: Config) -> None:
+    """Make the batch of one optimiser step ``global_batch_size`` images, however many processes share it.
+
+    ``train_dataloader.batch_size`` is what one process is meant to hold at once: fewer images a process make it
+    smaller, more are accumulated over several passes (epoch-based training) or make it larger (iteration-based).
+
+    Raises:
+        ConfigError: the global batch does not divide among the processes or passes; names the numbers.
+    """
+    total, loader = cfg.get("global_batch_size"), cfg.get("train_dataloader")
+    processes = world_size() if cfg.launcher != "none" else 1
+    if processes > 1 and not torch.cuda.is_available():
+        cfg.setdefault("model_wrapper_cfg", dict(type="MMDistributedDataParallel", device_ids=None))
+        cfg.model_wrapper_cfg.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
+    if not total or not loader:
+        return
+    if total % processes:
+        raise ConfigError(
+            f"global_batch_size={total} does not divide among {processes} processes",
+            f"use a multiple of {processes}, or another number of processes",
+        )
+    share = total // processes
+    by_epoch = cfg.train_cfg.get("type", "EpochBasedTrainLoop") == "EpochBasedTrainLoop" or cfg.train_cfg.get("by_epoch")
+    if share <= loader.batch_size or not by_epoch:
+        loader.batch_size = share
+        return
+    if share % loader.batch_size:
+        raise ConfigError(
+            f"each of {processes} processes has {share} images a step, which is no multiple of "
+            f"train_dataloader.batch_size={loader.batch_size}",
+            f"set train_dataloader.batch_size to a divisor of {share}",
+        )
+    cfg.optim_wrapper.accumulative_counts = share // loader.batch_size
+
+
+def plain_batchnorm(cfg: Config) -> None:
+    """On CPUs replace SyncBN, which exists on GPUs only, by batch norm over each process's own samples, in place."""
+
+    def visit(node) -> None:
+        if isinstance(node, dict):
+            if node.get("type") == "SyncBN":
+                node["type"] = "BN"
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, (list, tuple)):
+            for value in node:
+                visit(value)
+
+    if not torch.cuda.is_available():
+        visit(cfg.model)

@@ -1,0 +1,103 @@
+"""Hooks: keeping checkpoints, exporting the encoder, reporting progress, stopping on a loss that is not finite."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+
+from emae_mm.checkpoints import export_encoder
+from emae_mm.errors import UserError
+from emae_mm.fileio import write_text
+from emae_mm.registry import HOOKS
+
+ENCODER_FILE = "encoder.pth"
+_STEP = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
+
+
+def checkpoints_in(work_dir: str | Path) -> list[Path]:
+    """A run's checkpoints, oldest first."""
+    found = [(int(match[1]), path) for path in Path(work_dir).glob("*.pth") if (match := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+@HOOKS.register_module()
+class PruningCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook that removes old checkpoints only after the new one is in place.
+
+    Args:
+        **kwargs: see mmengine's CheckpointHook; ``max_keep_ckpts`` is the number of checkpoints that stay.
+    """
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        keep, self.max_keep_ckpts = self.max_keep_ckpts, -1
+        try:
+            super()._save_checkpoint_with_step(runner, step, meta)
+        finally:
+            self.max_keep_ckpts = keep
+        if is_main_process():
+            write_text(Path(runner.work_dir) / "last_checkpoint", str(self.last_ckpt))
+            if keep > 0:
+                for old in checkpoints_in(runner.work_dir)[:-keep]:
+                    old.unlink()
+
+
+@HOOKS.register_module()
+class ExportEncoderHook(Hook):
+    """Writes ``encoder.pth`` after pre-training: timm-named tensors, and the config's ``record`` as ``meta``."""
+
+    priority = "LOW"
+
+    def after_train(self, runner) -> None:
+        if is_main_process():
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            meta = {key: value for key, value in runner.cfg.get("record", {}).items() if key != "task"}
+            export_encoder(model.encoder_for_export(), Path(runner.work_dir) / ENCODER_FILE, meta)
+
+
+@HOOKS.register_module()
+class NonFiniteLossHook(Hook):
+    """Stops the run at the first loss that is not finite, before the step is saved.
+
+    Raises:
+        UserError: names the iteration, the losses and the last good checkpoint.
+    """
+
+    priority = "VERY_HIGH"
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        values = {name: float(value.detach()) for name, value in (outputs or {}).items() if "loss" in name}
+        if all(map(math.isfinite, values.values())):
+            return
+        saved = checkpoints_in(runner.work_dir)
+        raise UserError(
+            f"the loss is not finite at iteration {runner.iter + 1}: {values}",
+            f"lower the learning rate or the precision's risk (dtype='float32'); last good checkpoint: "
+            f"{saved[-1] if saved else 'none yet'}",
+        )
+
+
+class ProgressHook(Hook):
+    """Reports every step to a callback (step, total steps, loss, what).
+
+    Args:
+        report: called with positional (step, total, loss or None) and keyword ``what``.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, report: Callable[..., None]):
+        self.report = report
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        loss = (outputs or {}).get("loss")
+        self.report(runner.iter + 1, runner.max_iters, None if loss is None else float(loss.detach()), what="step")
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self.report(batch_idx + 1, len(runner.val_dataloader), what="validation")
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self.report(batch_idx + 1, len(runner.test_dataloader), what="test")

@@ -1,0 +1,220 @@
+"""From a config file to a finished run."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from emae_mm.engine.distributed import init_distributed, plain_batchnorm, share_batch
+from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
+from emae_mm.errors import ConfigError
+from emae_mm.paths import find_config
+from emae_mm.quiet import silence_known_noise
+
+__all__ = ["is_finished", "prepare_config", "run"]
+
+
+def prepare_config(
+    config: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    pretrained: str | None = None,
+    resume: bool | str = False,
+    load_from: str | None = None,
+    amp: bool = False,
+    launcher: str = "none",
+    seed: int | None = None,
+    auto_scale_lr: bool = False,
+) -> Config:
+    """Read a config and apply what the command line says.
+
+    Args:
+        config: file, or name below ``configs/``.
+        work_dir: where the run writes; ``work_dirs/<config name>`` by default.
+        cfg_options: dotted keys and values that override the config.
+        data_root: replaces every data set's root; number of classes and annotation files follow.
+        pretrained: the encoder a transfer starts from: a file, ``timm:NAME`` or ``"random"``.
+        resume: False, True or ``"auto"`` (go on from the latest checkpoint, if any), or a checkpoint file.
+        load_from: a complete checkpoint of this config, to test.
+        amp: bfloat16 autocast, or float16 with a loss scaler on GPUs without bfloat16.
+        launcher: ``"none"``, ``"pytorch"``, ``"slurm"`` or ``"mpi"``.
+        seed: of everything random.
+        auto_scale_lr: scale the learning rate with the batch, by the config's ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        ConfigError: no such config, or contradictory values.
+    """
+    path = find_config(config)
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem)
+    cfg.launcher = launcher
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    if seed is not None:
+        cfg.setdefault("randomness", {})["seed"] = seed
+    if data_root is not None:
+        if not Path(data_root).is_dir():
+            raise ConfigError(f"data root {data_root} is not a folder", "give the folder that holds the data set")
+        _set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
+    _follow_annotations(cfg)
+    if pretrained:
+        if "pretrained" not in cfg:
+            raise ConfigError(f"{path.name} takes no pretrained encoder", "give --pretrained to transfer configs only")
+        cfg.pretrained = str(pretrained)
+    if cfg.get("pretrained"):
+        cfg.model.backbone.pretrained = cfg.pretrained
+    if amp:
+        _use_amp(cfg)
+    if auto_scale_lr:
+        cfg.setdefault("auto_scale_lr", {})["enable"] = True
+    cfg.resume, cfg.load_from = bool(resume), load_from
+    if resume and resume is not True and resume != "auto":
+        cfg.load_from = str(resume)
+    return cfg
+
+
+def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = False) -> dict[str, float]:
+    """Check, then train (and validate), or only test when the config has nothing to train.
+
+    Args:
+        cfg: from :func:`prepare_config`.
+        progress: called with (step, total, loss or None, what=...) at every step.
+        quiet: log to the work directory's files only, warnings excepted.
+
+    Returns:
+        the last metrics, by OpenMMLab's names.
+
+    Raises:
+        UserError: before anything is computed where that can be known: data, checkpoint, work directory, batch.
+    """
+    silence_known_noise()
+    _mend_mmseg_name()
+    cfg = cfg.copy()
+    _require_start(cfg)
+    init_distributed(cfg.launcher)
+    _read_classes(cfg)
+    claim(cfg)
+    from emae_mm.data.checks import check_config_data
+
+    check_config_data(cfg)
+    runner = _build_runner(cfg, progress, quiet)
+    record = next(hook for hook in runner.hooks if type(hook).__name__ == "RecordHook")
+    if cfg.get("train_cfg"):
+        runner.train()
+        if not record.metrics and cfg.get("val_cfg"):
+            runner.val()  # resumed after the last step: the interrupted validation is made up for
+    else:
+        runner.test()
+    return dict(record.metrics)
+
+
+def test(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = False) -> dict[str, float]:
+    """Evaluate on the config's test data, training nothing: a config's checkpoint (``load_from``) or a k-NN config."""
+    cfg = cfg.copy()
+    for key in ("train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler"):
+        cfg.pop(key, None)
+    for key in ("val_cfg", "val_dataloader", "val_evaluator"):
+        cfg.pop(key, None)
+    return run(cfg, progress, quiet)
+
+
+def _build_runner(cfg: Config, progress: Callable[..., None] | None, quiet: bool):
+    from emae_mm.engine.hooks import ProgressHook
+    from emae_mm.engine.runner import BenchmarkRunner
+    from emae_mm.engine.seeding import seed_dataloaders
+
+    share_batch(cfg)
+    plain_batchnorm(cfg)
+    seed_dataloaders(cfg)
+    if cfg.resume and cfg.load_from is None:
+        latest = latest_checkpoint(cfg.work_dir)
+        cfg.resume, cfg.load_from = latest is not None, latest and str(latest)
+    if quiet:
+        cfg.log_level = logging.getLevelName(logging.INFO)
+    runner = BenchmarkRunner.from_cfg(cfg)
+    if quiet:
+        for handler in runner.logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.ERROR)
+    if progress is not None:
+        runner.register_hook(ProgressHook(progress))
+    return runner
+
+
+def _mend_mmseg_name() -> None:
+    # mmengine looks for a distribution called like the module's old one; see `_base_ = 'mmseg::...'`
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE["mmseg"] = "mmseg"
+
+
+def _set_everywhere(node: Any, key: str, value: Any) -> None:
+    if isinstance(node, dict):
+        for name in node:
+            if name == key:
+                node[name] = value
+            else:
+                _set_everywhere(node[name], key, value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            _set_everywhere(item, key, value)
+
+
+def _plain_dataset(loader: dict | None) -> dict | None:
+    dataset = (loader or {}).get("dataset")
+    while dataset is not None and "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset
+
+
+def _follow_annotations(cfg: Config) -> None:
+    """COCO's evaluators read the annotation file of the data they evaluate."""
+    for split in ("val", "test"):
+        dataset = _plain_dataset(cfg.get(f"{split}_dataloader"))
+        evaluators = cfg.get(f"{split}_evaluator") or []
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if dataset and "ann_file" in evaluator and dataset.get("ann_file"):
+                evaluator["ann_file"] = str(Path(dataset.get("data_root") or "") / dataset["ann_file"])
+
+
+def _read_classes(cfg: Config) -> None:
+    """Set every ``num_classes`` of the model to what the training (or test) data has."""
+    from emae_mm.data.checks.config import plain_datasets
+    from emae_mm.data.classes import classes_of_ade20k, classes_of_coco, classes_of_imagefolder
+
+    loader = cfg.get("train_dataloader") or cfg.get("test_dataloader")
+    for dataset in plain_datasets(loader["dataset"]) if loader else ():
+        kind = str(dataset.cfg.get("type")).removeprefix("emae_mm.")
+        if kind == "ImageFolder" and dataset.cfg.get("with_label", True):
+            classes = dataset.classes or classes_of_imagefolder(dataset.prefix("img_path"))
+        elif kind == "CocoFormatDataset":
+            classes = dataset.classes or classes_of_coco(dataset.path(dataset.cfg["ann_file"]))
+        elif kind == "ADE20KFormatDataset":
+            classes = dataset.classes or classes_of_ade20k(dataset.root)
+        else:
+            continue
+        _set_everywhere(cfg.model._to_lazy_dict() if hasattr(cfg.model, "_to_lazy_dict") else cfg.model, "num_classes", len(classes))
+        return
+
+
+def _require_start(cfg: Config) -> None:
+    if cfg.get("pretrained") == "" and cfg.get("load_from") is None:
+        raise ConfigError(
+            "this config transfers an encoder, but 'pretrained' is not set",
+            "give --pretrained with an encoder.pth, any timm or MAE checkpoint or timm:NAME, "
+            "or 'random' to start from random weights on purpose",
+        )
+
+
+def _use_amp(cfg: Config) -> None:
+    from emae_mm.engine.precision import bfloat16_supported
+
+    if bfloat16_supported():
+        cfg.optim_wrapper.type, cfg.optim_wrapper.dtype = "emae_mm.AutocastOptimWrapper", "bfloat16"
+    elif torch.cuda.is_available():
+        cfg.optim_wrapper.type, cfg.optim_wrapper.dtype = "AmpOptimWrapper", "float16"
