@@ -19,7 +19,7 @@ KINDS = {
     "steps, persistent workers": dict(by_epoch=False, workers=2, persistent=True),
 }
 # before the first checkpoint, between two, while one is written, in the last validation (4 batches each)
-KILLS = {True: ("step:2", "step:7", "write:2", "val:16"), False: ("step:11", "write:1", "val:6")}
+KILLS = {True: ("step:2", "step:7", "write:2", "val:16", "full:6"), False: ("step:11", "write:1", "val:6")}
 
 
 def _scenarios(folder: Path) -> list[dict]:
@@ -48,9 +48,11 @@ def runs(tmp_path_factory) -> dict[tuple[str, str], Path]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "stderr.txt").write_text(done.stderr)
     codes = json.loads((folder / "codes.json").read_text())
     for scenario, code in zip(scenarios, codes, strict=True):
-        expected = -signal.SIGKILL if scenario.get("kill") else 0
+        kill = scenario.get("kill", "")
+        expected = 2 if kill.startswith("full") else -signal.SIGKILL if kill else 0
         assert code == expected, f"{scenario}: exit {code}\n{done.stderr[-3000:]}"
     return {(Path(s["work_dir"]).parent.name, Path(s["work_dir"]).name): Path(s["work_dir"]) for s in scenarios}
 
@@ -87,3 +89,12 @@ def test_random_states_are_complete(runs):
 def test_augmentations_differ_between_epochs(runs):
     lines = (runs["epochs", "whole"] / "losses_0.txt").read_text().splitlines()
     assert len({line.split()[1] for line in lines}) == len(lines) == 16
+
+
+def test_full_disk_is_one_clear_error_and_costs_nothing(runs):
+    """The second checkpoint did not fit; that the run went on from the first is the first test's business."""
+    work_dir = runs["epochs", "full-6"]
+    message = (work_dir.parents[1] / "stderr.txt").read_text()
+    assert f"no space left to write {work_dir / 'epoch_2.pth'}" in message
+    assert "--resume" in message
+    assert not list(work_dir.glob(".*.tmp"))

@@ -3,11 +3,14 @@
 As a script it forks one child a scenario, so that the imports are paid once: ``python toy_run.py scenarios.json``.
 """
 
+import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,11 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
+from emae_mm.errors import UserError
 from emae_mm.registry import DATASETS, HOOKS, MODELS
 
 STEPS_AN_EPOCH, EPOCHS = 4, 4
+FULL_DISK = 8192
 
 CONFIG = """
 custom_imports = dict(imports=['emae_mm.registry', 'toy_run'], allow_failed_imports=False)
@@ -52,9 +57,8 @@ env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 class ToyData(Dataset):
     """16 vectors; with ``noisy`` an augmentation draws from all three generators."""
 
-    metainfo = dict(classes=("a", "b"))
-
     def __init__(self, noisy: bool):
+        self.metainfo = dict(classes=("a", "b"))
         self.noisy = noisy
         self.data = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
 
@@ -86,7 +90,11 @@ class ToyModel(BaseModel):
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """SIGKILLs its own process at ``KILL_AT`` = ``step:N``, ``write:N`` (in the N-th write of a checkpoint), ``val:N``."""
+    """SIGKILLs its own process at ``KILL_AT``; records losses and, at the end, a hash of the weights of each process.
+
+    ``KILL_AT`` is ``step:N``, ``val:N`` (validation batch), ``write:N`` (in the N-th checkpoint's write), ``full:N``:
+    no kill, but from step N on files cannot grow beyond 8 KiB, less than a checkpoint.
+    """
 
     priority = "VERY_LOW"
 
@@ -99,7 +107,9 @@ class KillHook(Hook):
     def _die(self, kind: str) -> None:
         if kind == self.kind:
             self.seen += 1
-            if self.seen == self.number:
+            if self.seen == self.number and kind == "full":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_DISK, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            elif self.seen == self.number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def _wrap_save(self) -> None:
@@ -115,6 +125,13 @@ class KillHook(Hook):
         with open(Path(runner.work_dir) / f"losses_{runner.rank}.txt", "a") as file:
             file.write(f"{runner.iter} {outputs['loss'].item()!r}\n")
         self._die("step")
+        self._die("full")
+
+    def after_train(self, runner) -> None:
+        digest = hashlib.sha256()
+        for value in runner.model.state_dict().values():
+            digest.update(value.numpy().tobytes())
+        (Path(runner.work_dir) / f"weights_{runner.rank}.txt").write_text(digest.hexdigest())
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self._die("val")
@@ -161,9 +178,10 @@ def main() -> None:
         if not child:
             try:
                 run_scenario(**scenario)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                os._exit(2)
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)

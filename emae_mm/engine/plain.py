@@ -11,7 +11,7 @@ HISTORY = "history"
 
 
 def to_plain(value: Any) -> Any:
-    """Containers, tensors and plain values as they are, NumPy's as Python's, log histories as tensors, the rest as text."""
+    """Plain values and tensors as they are, NumPy's as Python's, log histories as tensors, anything unknown as text."""
     if isinstance(value, np.generic):  # first: NumPy's float64 is a float, too
         return value.item()
     if isinstance(value, (torch.Tensor, str, bytes, bool, int, float, type(None))):

@@ -1,4 +1,4 @@
-"""mmengine's Runner with atomic checkpoints that are read safely, must fit, and from which a run goes on bit for bit."""
+"""mmengine's Runner with atomic checkpoints that are read safely, must fit, and let a run go on bit for bit."""
 
 import re
 import time
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -62,6 +62,21 @@ class _StateHook(Hook):
             )
 
 
+class _GlobalLossHook(Hook):
+    """Makes the total loss that is logged, checked and recorded that of the global batch, not of the first process.
+
+    Only the total: which parts a detector's loss has may differ from process to process.
+    """
+
+    priority = "HIGHEST"
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if runner.world_size > 1 and outputs and isinstance(outputs.get("loss"), torch.Tensor):
+            loss = outputs["loss"].detach().clone()
+            all_reduce(loss, op="mean")
+            outputs["loss"] = loss
+
+
 @RUNNERS.register_module()
 class BenchmarkRunner(Runner):
     """mmengine's Runner, resumable exactly; see the module."""
@@ -71,6 +86,7 @@ class BenchmarkRunner(Runner):
         self.random_states: list[dict] = []
         self.states_to_restore: dict | None = None
         super().__init__(*args, **kwargs)
+        self.register_hook(_GlobalLossHook())
         self.register_hook(_StateHook())
 
     def spent_s(self) -> float:
@@ -108,7 +124,7 @@ class BenchmarkRunner(Runner):
         """Load weights that must fit, and return the checkpoint.
 
         Raises:
-            CheckpointError: unreadable, would run code when loaded, or of another model; the first mismatches are listed.
+            CheckpointError: unreadable, unsafe, or of another model; the first mismatches are listed.
         """
         checkpoint = read_torch_file(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
