@@ -34,4 +34,4 @@ model = dict(
 
 # without it each process keeps the batch-norm statistics of its own images
 default_hooks = dict(sync_buffers=dict(type='SyncBuffersHook'))
-record = dict(task='imagenet-linear', protocol='mae-linear-90e', data='ImageNet-1K', metric='top1')
+record = dict(task='imagenet-linear', protocol='mae-linear-probe-90e', data='ImageNet-1K', metric='top1')

@@ -18,7 +18,7 @@ _base_ = [
 
 default_scope = 'mmdet'
 pretrained = ''
-record = dict(task='coco-maskrcnn-fpn', protocol='mim-benchmark-100e-lsj1024', data='COCO val2017')
+record = dict(task='coco-maskrcnn-fpn', protocol='li2021-maskrcnn-fpn-100e', data='COCO', metric='box_AP')
 
 max_iters = 184375
 optim_wrapper = dict(

@@ -17,7 +17,7 @@ _base_ = [
 
 default_scope = 'mmseg'
 pretrained = ''
-record = dict(task='ade20k-upernet', protocol='mae-upernet-160k-512', data='ADE20K val')
+record = dict(task='ade20k-upernet', protocol='mae-upernet-160k', data='ADE20K', metric='mIoU')
 
 max_iters = 160000
 optim_wrapper = dict(

@@ -67,8 +67,9 @@ def share_batch(cfg: Config) -> None:
     cfg.optim_wrapper.accumulative_counts = share // loader.batch_size
 
 
-def plain_batchnorm(cfg: Config) -> None:
-    """On CPUs replace SyncBN, which exists on GPUs only, by batch norm over each process's own samples, in place."""
+def adapt_to_cpu(cfg: Config) -> None:
+    """Without a GPU replace what exists on GPUs only, in place: SyncBN by batch norm over each process's own samples,
+    pinned by ordinary memory."""
 
     def visit(node) -> None:
         if isinstance(node, dict):
@@ -82,3 +83,6 @@ def plain_batchnorm(cfg: Config) -> None:
 
     if not torch.cuda.is_available():
         visit(cfg.model)
+        for split in ("train", "val", "test"):
+            if cfg.get(f"{split}_dataloader"):
+                cfg[f"{split}_dataloader"]["pin_memory"] = False

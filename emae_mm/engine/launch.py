@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from emae_mm.engine.distributed import init_distributed, plain_batchnorm, share_batch
+from emae_mm.engine.distributed import adapt_to_cpu, init_distributed, share_batch
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.paths import find_config
@@ -62,6 +62,8 @@ def prepare_config(
             raise ConfigError(f"data root {data_root} is not a folder", "give the folder that holds the data set")
         _set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
     _follow_annotations(cfg)
+    if cfg.get("record", {}).get("data") == "":
+        cfg.record.data = _data_name(cfg)
     if pretrained:
         if "pretrained" not in cfg:
             raise ConfigError(f"{path.name} takes no pretrained encoder", "give --pretrained to transfer configs only")
@@ -129,13 +131,11 @@ def _build_runner(cfg: Config, progress: Callable[..., None] | None, quiet: bool
     from emae_mm.engine.seeding import seed_dataloaders
 
     share_batch(cfg)
-    plain_batchnorm(cfg)
+    adapt_to_cpu(cfg)
     seed_dataloaders(cfg)
     if cfg.resume and cfg.load_from is None:
         latest = latest_checkpoint(cfg.work_dir)
         cfg.resume, cfg.load_from = latest is not None, latest and str(latest)
-    if quiet:
-        cfg.log_level = logging.getLevelName(logging.INFO)
     runner = BenchmarkRunner.from_cfg(cfg)
     if quiet:
         for handler in runner.logger.handlers:
@@ -172,6 +172,12 @@ def _plain_dataset(loader: dict | None) -> dict | None:
     return dataset
 
 
+def _data_name(cfg: Config) -> str:
+    """What a config for any data calls its data: the name of the data root's folder."""
+    dataset = _plain_dataset(cfg.get("train_dataloader") or cfg.get("test_dataloader")) or {}
+    return Path(dataset.get("data_root") or "").resolve().name or "unnamed"
+
+
 def _follow_annotations(cfg: Config) -> None:
     """COCO's evaluators read the annotation file of the data they evaluate."""
     for split in ("val", "test"):
@@ -198,7 +204,7 @@ def _read_classes(cfg: Config) -> None:
             classes = dataset.classes or classes_of_ade20k(dataset.root)
         else:
             continue
-        _set_everywhere(cfg.model._to_lazy_dict() if hasattr(cfg.model, "_to_lazy_dict") else cfg.model, "num_classes", len(classes))
+        _set_everywhere(cfg.model, "num_classes", len(classes))
         return
 
 

@@ -23,4 +23,4 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size))
 
-record = dict(protocol='demo-knn-cosine-k20', data='demo')
+record = dict(protocol='demo-knn-cosine-k20', data='emae-demo')

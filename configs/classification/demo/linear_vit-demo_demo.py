@@ -49,4 +49,4 @@ param_scheduler = [
 train_cfg = dict(max_epochs=5, val_interval=5)
 auto_scale_lr = dict(base_batch_size=128)
 
-record = dict(protocol='demo-linear-5e', data='demo')
+record = dict(protocol='demo-linear-5e', data='emae-demo')

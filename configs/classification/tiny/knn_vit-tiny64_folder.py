@@ -24,4 +24,4 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size))
 
-record = dict(protocol='tiny64-knn-cosine-k20', data='imagenet_tiny')
+record = dict(protocol='tiny64-knn-cosine-k20', data='')  # named after the data root's folder

@@ -50,4 +50,4 @@ param_scheduler = [
 train_cfg = dict(max_epochs=6, val_interval=6)
 auto_scale_lr = dict(base_batch_size=256)
 
-record = dict(protocol='tiny64-linear-6e', data='imagenet_tiny')
+record = dict(protocol='tiny64-linear-6e', data='')  # named after the data root's folder

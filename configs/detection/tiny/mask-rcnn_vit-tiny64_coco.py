@@ -3,7 +3,7 @@
 # scores say little; the command and the data's layout are the full-size ones.
 _base_ = ['../mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py', '../../_base_/tiny_encoder.py']
 
-record = dict(protocol='tiny-maskrcnn-lsj160', data='COCO-format folder')
+record = dict(protocol='tiny-maskrcnn-lsj160', data='')  # named after the data root's folder
 norm_cfg = dict(type='BN', requires_grad=True)
 embed_dim = _base_.encoder_arch.embed_dim
 width = 48

@@ -22,4 +22,4 @@ param_scheduler = _base_.small_warmup
 auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(max_epochs=8)
-record = dict(data='image folder', epochs=8)
+record = dict(data='', epochs=8)  # named after the data root's folder

@@ -2,7 +2,7 @@
 # small images: crops of 128, smaller heads and batches, a short schedule.
 _base_ = ['../upernet_vit-base_8xb2-160k_ade20k-512x512.py', '../../_base_/tiny_encoder.py']
 
-record = dict(protocol='tiny-upernet-128', data='ADE20K-format folder')
+record = dict(protocol='tiny-upernet-128', data='')  # named after the data root's folder
 norm_cfg = dict(type='BN', requires_grad=True)
 embed_dim = _base_.encoder_arch.embed_dim
 width = 48
