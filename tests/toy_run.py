@@ -35,21 +35,24 @@ model = dict(type='emae_mm.ToyModel', noisy={noisy})
 train_dataloader = dict(
     batch_size=4, num_workers={workers}, persistent_workers={persistent},
     sampler=dict(type='{sampler}', shuffle=True), dataset=dict(type='emae_mm.ToyData', noisy={noisy}))
-val_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='emae_mm.ToyData', noisy={noisy}))
-val_evaluator = []
-val_cfg = dict(type='ValLoop')
-train_cfg = {loop}
+{validation}train_cfg = {loop}
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01))
 param_scheduler = [dict(type='CosineAnnealingLR', T_max={steps}, by_epoch=False)]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=1),
     checkpoint=dict(type='emae_mm.PruningCheckpointHook', {every}, max_keep_ckpts=1))
-custom_hooks = [dict(type='emae_mm.KillHook'), dict(type='emae_mm.RecordHook')]
+custom_hooks = [dict(type='emae_mm.KillHook'), dict(type='emae_mm.ExportEncoderHook'), dict(type='emae_mm.RecordHook')]
 randomness = dict(seed=3)
 visualizer = dict(type='Visualizer', vis_backends=[])
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+"""
+
+VALIDATION = """
+val_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='emae_mm.ToyData', noisy=True))
+val_evaluator = []
+val_cfg = dict(type='ValLoop')
 """
 
 
@@ -77,7 +80,11 @@ class ToyModel(BaseModel):
     def __init__(self, noisy: bool, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor=data_preprocessor)
         self.backbone = nn.Linear(6, 6)
+        self.backbone.embed_dim, self.backbone.depth, self.backbone.num_heads, self.backbone.patch_size = 6, 1, 1, 1
         self.head = nn.Sequential(nn.Dropout(0.3 if noisy else 0.0), nn.Linear(6, 6))
+
+    def encoder_for_export(self) -> nn.Module:
+        return self.backbone
 
     def forward(self, inputs, mode: str = "tensor"):
         inputs = torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs
@@ -137,7 +144,7 @@ class KillHook(Hook):
         self._die("val")
 
 
-def write_config(path: Path, *, by_epoch=True, workers=0, persistent=False, noisy=True) -> Path:
+def write_config(path: Path, *, by_epoch=True, workers=0, persistent=False, noisy=True, validate=True) -> Path:
     """A config file of one toy run."""
     steps = STEPS_AN_EPOCH * EPOCHS
     loop = (
@@ -149,6 +156,7 @@ def write_config(path: Path, *, by_epoch=True, workers=0, persistent=False, nois
         CONFIG.format(
             epochs=EPOCHS, steps=steps, workers=workers, persistent=persistent, noisy=noisy, loop=loop,
             sampler="DefaultSampler" if by_epoch else "InfiniteSampler",
+            validation=VALIDATION if validate else "",
             every="interval=1" if by_epoch else "by_epoch=False, interval=3",
         )
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """mmengine's Runner with atomic checkpoints that are read safely, must fit, and let a run go on bit for bit."""
 
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from emae_mm.registry import RUNNERS
 
 LISTED = 5
 RANDOM_STATES, SPENT = "random_states", "spent_s"
+_RUNS = itertools.count(1)
 
 
 class _StateHook(Hook):
@@ -85,6 +87,8 @@ class BenchmarkRunner(Runner):
         self.started, self.spent_before_s = time.monotonic(), 0.0
         self.random_states: list[dict] = []
         self.states_to_restore: dict | None = None
+        # mmengine keeps logs and messages by this name and the second: runs of one process must not share them
+        kwargs["experiment_name"] = f"{kwargs.get('experiment_name') or 'run'}_{next(_RUNS)}"
         super().__init__(*args, **kwargs)
         self.register_hook(_GlobalLossHook())
         self.register_hook(_StateHook())
