@@ -2,6 +2,7 @@
 #
 #   emae-mm demo
 name = 'demo'
+embedded_data = True
 note = 'demonstration data, not a benchmark'
 
 pretrain = {

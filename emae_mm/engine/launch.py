@@ -1,6 +1,5 @@
 """From a config file to a finished run."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,11 +135,8 @@ def _build_runner(cfg: Config, progress: Callable[..., None] | None, quiet: bool
     if cfg.resume and cfg.load_from is None:
         latest = latest_checkpoint(cfg.work_dir)
         cfg.resume, cfg.load_from = latest is not None, latest and str(latest)
+    cfg.log_to_console = not quiet
     runner = BenchmarkRunner.from_cfg(cfg)
-    if quiet:
-        for handler in runner.logger.handlers:
-            if type(handler) is logging.StreamHandler:
-                handler.setLevel(logging.ERROR)
     if progress is not None:
         runner.register_hook(ProgressHook(progress))
     return runner

@@ -1,6 +1,7 @@
 """mmengine's Runner with atomic checkpoints that are read safely, must fit, and let a run go on bit for bit."""
 
 import itertools
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -92,6 +94,14 @@ class BenchmarkRunner(Runner):
         super().__init__(*args, **kwargs)
         self.register_hook(_GlobalLossHook())
         self.register_hook(_StateHook())
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """As mmengine's; with ``log_to_console = False`` in the config only errors are shown, the files get all."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler and not self.cfg.get("log_to_console", True):
+                handler.setLevel(logging.ERROR)
+        return logger
 
     def spent_s(self) -> float:
         """Seconds of this run, with those before it was resumed."""

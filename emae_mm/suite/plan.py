@@ -7,7 +7,6 @@ from emae_mm.errors import ConfigError
 from emae_mm.paths import find_config
 
 ENCODER_FILE = "encoder.pth"
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class Suite:
         transfer: task name to ``dict(config=..., data=...)``.
         reconstruct: ``dict(data=..., images=..., masks=...)`` of the picture, or empty for none.
         note: shown under pictures and on the leaderboard page.
+        embedded_data: make the embedded data set in the data root first.
 
     ``data`` is a folder relative to the suite's data root; ``config`` a path below ``configs/``.
     """
@@ -31,6 +31,7 @@ class Suite:
     baselines: dict[str, str] = field(default_factory=dict)
     reconstruct: dict = field(default_factory=dict)
     note: str = ""
+    embedded_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Stage:
 
     Attributes:
         title: shown to the user.
-        kind: ``"pretrain"``, ``"transfer"`` (trains, or only tests when its config has nothing to train),
+        kind: ``"data"`` (makes the embedded data set), ``"pretrain"``, ``"transfer"`` (trains, or only tests when its config has nothing to train),
             ``"reconstruct"`` or ``"leaderboard"``.
         config: the config file, or None.
         data_root: data folder handed to the config, or None.
@@ -92,7 +93,8 @@ def plan(suite: Suite, data_root: Path, out: Path) -> list[Stage]:
         ConfigError: a config file does not exist.
         DataError: by the stages themselves, when their data is not there.
     """
-    stages = [
+    stages = [Stage("embedded data set", "data", data_root)] if suite.embedded_data else []
+    stages += [
         Stage(
             title=f"pre-train {method}",
             kind="pretrain",
@@ -103,7 +105,8 @@ def plan(suite: Suite, data_root: Path, out: Path) -> list[Stage]:
         )
         for method, spec in suite.pretrain.items()
     ]
-    sources = {stage.method: str(stage.work_dir / ENCODER_FILE) for stage in stages} | dict(suite.baselines)
+    trained = {stage.method: str(stage.work_dir / ENCODER_FILE) for stage in stages if stage.kind == "pretrain"}
+    sources = trained | dict(suite.baselines)
     for task, spec in suite.transfer.items():
         stages += [
             Stage(

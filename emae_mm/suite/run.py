@@ -21,15 +21,8 @@ class _Context:
 
 
 def run_demo(out: Path, console: Console | None = None) -> None:
-    """Make the embedded data set below ``out`` on first use and run the ``demo`` suite on it."""
-    from emae_mm.data.demo import make_demo_dataset
-
-    console = console or Console()
-    data = out / "data"
-    console.print("emae-mm demo: a demonstration on embedded data, not a benchmark", highlight=False)
-    with stage_progress(console, 0, 0, "embedded data set") as progress:
-        make_demo_dataset(data, progress=lambda done, total: progress(done, total, what="image"))
-    run_suite("demo", data, out, console=console)
+    """Run the ``demo`` suite on the embedded data set, which is made below ``out`` on first use."""
+    run_suite("demo", out / "data", out, console)
 
 
 def run_suite(name: str | Path, data_root: Path, out: Path, console: Console | None = None) -> None:
@@ -62,6 +55,13 @@ def run_suite(name: str | Path, data_root: Path, out: Path, console: Console | N
     console.print(f"total {clock(time.monotonic() - started)}; the leaderboard is in {out / 'leaderboard'}", highlight=False)
 
 
+def _make_data(stage: Stage, context: "_Context", progress: StageProgress) -> str:
+    from emae_mm.data.demo import make_demo_dataset
+
+    make_demo_dataset(stage.work_dir, progress=lambda done, total: progress(done, total, what="image"))
+    return "a demonstration, not a benchmark"
+
+
 def _launch(stage: Stage, context: "_Context", progress: StageProgress) -> str:
     """Train or test one config unless its record is there already."""
     from emae_mm.engine import launch
@@ -76,7 +76,7 @@ def _launch(stage: Stage, context: "_Context", progress: StageProgress) -> str:
     )
     if launch.is_finished(cfg):
         return f"finished before, {_headline(read_record(stage.work_dir / 'record.json'))}"
-    launch.run(cfg, progress=progress)
+    launch.run(cfg, progress=progress, quiet=True)
     return _headline(read_record(stage.work_dir / "record.json"))
 
 
@@ -108,4 +108,4 @@ def _leaderboard(stage: Stage, context: "_Context", progress: StageProgress) -> 
     return f"written to {files.markdown.name}, {files.csv.name} and {files.html.name}"
 
 
-_RUNNERS = {"pretrain": _launch, "transfer": _launch, "reconstruct": _reconstruct, "leaderboard": _leaderboard}
+_RUNNERS = {"data": _make_data, "pretrain": _launch, "transfer": _launch, "reconstruct": _reconstruct, "leaderboard": _leaderboard}
