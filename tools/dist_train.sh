@@ -13,7 +13,7 @@ config=$1
 processes=$2
 shift 2
 
-exec python -m torch.distributed.run \
+exec python -m emae_mm.engine.torchrun \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -1,7 +1,7 @@
 # Fine-tuning of ViT-B/16 on ImageNet-1K as in the MAE release (protocol 5.2), 100 epochs, 8 GPUs x 128 images.
 #
 #   tools/dist_train.sh configs/classification/finetune_vit-base-p16_8xb128-100e_in1k.py 8 --amp \
-#       --cfg-options pretrained=encoder.pth
+#       --pretrained encoder.pth
 #
 # Published top-1 (EMAE v1, Table 1): MAE 1600 epochs 83.6, MAE 300 epochs 82.9, EMAE 300 epochs 83.8.
 _base_ = [

@@ -2,7 +2,7 @@
 # softmax-weighted votes (temperature 0.07), training images in the test pipeline as the bank; k = 20 is reported.
 # Nothing is trained.
 #
-#   tools/dist_test.sh configs/classification/knn_vit-base-p16_in1k.py none 8 --cfg-options pretrained=encoder.pth
+#   tools/dist_test.sh configs/classification/knn_vit-base-p16_in1k.py 8 --pretrained encoder.pth
 #
 # The papers of the leaderboard publish no k-NN numbers.
 _base_ = [

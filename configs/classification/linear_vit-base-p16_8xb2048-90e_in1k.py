@@ -1,7 +1,7 @@
 # Linear probe of ViT-B/16 on ImageNet-1K as in the MAE release (protocol 5.1), 90 epochs, 8 GPUs x 2048 images.
 #
 #   tools/dist_train.sh configs/classification/linear_vit-base-p16_8xb2048-90e_in1k.py 8 --amp \
-#       --cfg-options pretrained=encoder.pth
+#       --pretrained encoder.pth
 #
 # Published top-1 (EMAE v1, Table 1): MAE 1600 epochs 67.8, MAE 300 epochs 61.5, EMAE 300 epochs 68.2.
 _base_ = [

@@ -2,7 +2,7 @@
 # 8 GPUs x 8 images: the benchmark of Li et al. 2021 as MIMDet released it (protocol 5.3).
 #
 #   tools/dist_train.sh configs/detection/mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py 8 \
-#       --data-root data/coco --cfg-options pretrained=encoder.pth
+#       --data-root data/coco --pretrained encoder.pth
 #
 # Published (box AP / mask AP): EMAE 300 epochs 50.6 / 45.0, EMAE 800 epochs 51.4 / 45.7 (EMAE v2 Table III),
 # MAE 1600 epochs 50.4 / 44.9 (same table), 50.3 / 44.9 (RC-MAE).

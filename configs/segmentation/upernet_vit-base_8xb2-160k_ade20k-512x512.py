@@ -2,7 +2,7 @@
 # (protocol 5.5); single scale, sliding windows of 512 every 341 pixels.
 #
 #   tools/dist_train.sh configs/segmentation/upernet_vit-base_8xb2-160k_ade20k-512x512.py 8 \
-#       --data-root data/ade/ADEChallengeData2016 --cfg-options pretrained=encoder.pth
+#       --data-root data/ade/ADEChallengeData2016 --pretrained encoder.pth
 #
 # Published (mIoU): EMAE 300 epochs 48.4, EMAE 800 epochs 49.3, MAE 1600 epochs 48.1 (EMAE v2 Table VI; 48.13 in
 # mmsegmentation).

@@ -3,9 +3,12 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from emae_mm.errors import UserError
+
+OTHERS_WAIT_S = 3.0
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
@@ -64,11 +67,13 @@ def test_command() -> None:
 
 
 def guarded(work: Callable[[], None]) -> None:
-    """Run ``work``; an error a user can mend is one message from the first process, and exit status 2."""
+    """Run ``work``; an error a user can mend is one message, and exit status 2."""
     try:
         work()
     except UserError as error:
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+            # Usually the first process has the same error; the launcher then ends this one before it repeats it.
+            time.sleep(OTHERS_WAIT_S)
+        print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(2)  # other processes may wait for this one: leave without their consent
+        os._exit(2)  # other processes may wait for this one in a collective: leave without them

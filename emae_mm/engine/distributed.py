@@ -43,8 +43,10 @@ def share_batch(cfg: Config) -> None:
     """
     total, loader = cfg.get("global_batch_size"), cfg.get("train_dataloader")
     processes = world_size() if cfg.launcher != "none" else 1
-    if processes > 1 and not torch.cuda.is_available():
-        cfg.setdefault("model_wrapper_cfg", dict(type="MMDistributedDataParallel", device_ids=None))
+    if cfg.launcher != "none" and not torch.cuda.is_available():
+        # as mmengine wraps models on GPUs, but for the device
+        wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+        cfg.setdefault("model_wrapper_cfg", wrapper)
         cfg.model_wrapper_cfg.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
     if not total or not loader:
         return

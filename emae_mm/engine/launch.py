@@ -1,5 +1,6 @@
 """From a config file to a finished run."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,17 @@ import torch
 from mmengine.config import Config
 
 from emae_mm.engine.distributed import adapt_to_cpu, init_distributed, share_batch
+from emae_mm.engine.schedule import check_schedule
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.paths import find_config
 from emae_mm.quiet import silence_known_noise
+
+# Overrides with these beginnings change no recipe: how data are loaded, what is logged, kept and named.
+HARMLESS = (
+    "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness",
+    *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_workers", "persistent", "pin_")),
+)  # fmt: skip
 
 __all__ = ["is_finished", "prepare_config", "run"]
 
@@ -69,6 +77,7 @@ def prepare_config(
         cfg.pretrained = str(pretrained)
     if cfg.get("pretrained"):
         cfg.model.backbone.pretrained = cfg.pretrained
+    _keep_record_true(cfg, cfg_options or {})
     if amp:
         _use_amp(cfg)
     if auto_scale_lr:
@@ -97,13 +106,16 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     _mend_mmseg_name()
     cfg = cfg.copy()
     _require_start(cfg)
+    check_schedule(cfg)
     init_distributed(cfg.launcher)
     _read_classes(cfg)
-    claim(cfg)
     from emae_mm.data.checks import check_config_data
 
-    check_config_data(cfg)
+    reports = check_config_data(cfg)
+    claim(cfg)
     runner = _build_runner(cfg, progress, quiet)
+    for report in reports:
+        runner.logger.log(logging.WARNING if report.notes else logging.INFO, str(report))
     record = next(hook for hook in runner.hooks if type(hook).__name__ == "RecordHook")
     if cfg.get("train_cfg"):
         runner.train()
@@ -115,7 +127,16 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
 
 
 def test(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = False) -> dict[str, float]:
-    """Evaluate on the config's test data, training nothing: a config's checkpoint (``load_from``) or a k-NN config."""
+    """Evaluate on the config's test data, training nothing: a config's checkpoint (``load_from``) or a k-NN config.
+
+    Raises:
+        UserError: as :func:`run`; also if the config has no test data.
+    """
+    if not cfg.get("test_dataloader"):
+        raise ConfigError(
+            f"{Path(cfg.filename).name} has no test data (test_dataloader)",
+            "test transfer configs; pre-training is judged by transferring its encoder.pth",
+        )
     cfg = cfg.copy()
     for key in ("train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler"):
         cfg.pop(key, None)
@@ -166,6 +187,18 @@ def _plain_dataset(loader: dict | None) -> dict | None:
     while dataset is not None and "dataset" in dataset:
         dataset = dataset["dataset"]
     return dataset
+
+
+def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
+    """A recipe that the command line changed no longer goes by its published name; pre-training says its real epochs."""
+    record = cfg.get("record")
+    if not record:
+        return
+    if record.get("task") == "pretrain" and cfg.train_cfg.get("max_epochs"):
+        record.epochs = cfg.train_cfg.max_epochs
+    changed = [f"{key}={value}" for key, value in sorted(overrides.items()) if not key.startswith(HARMLESS)]
+    if changed:
+        record.protocol = f"{record.get('protocol') or Path(cfg.filename).stem}, with {', '.join(changed)}"
 
 
 def _data_name(cfg: Config) -> str:

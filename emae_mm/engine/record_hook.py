@@ -18,6 +18,8 @@ from emae_mm.models.vit import ARCHITECTURES
 from emae_mm.registry import HOOKS
 
 CONFIG_FILE = "config.json"
+LOSS_WINDOW = 50
+"""Steps over which a pre-training run's final loss is averaged."""
 
 # OpenMMLab's metric names, the leaderboard's, and the factor to its unit (per cent).
 METRICS = {
@@ -87,10 +89,10 @@ class RecordHook(Hook):
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
         self.metrics, self.num_samples = dict(metrics or {}), len(runner.test_dataloader.dataset)
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if runner.cfg.record.task == "pretrain" and runner.iter + 1 == runner.max_iters:
-            window = runner.message_hub.get_scalar("train/loss")
-            self.metrics = {"loss": window.mean(min(50, runner.max_iters))}
+    def after_train(self, runner) -> None:
+        if runner.cfg.record.task == "pretrain":
+            # from the message hub, which checkpoints hold, so that a run resumed after its last step has it too
+            self.metrics = {"loss": runner.message_hub.get_scalar("train/loss").mean(LOSS_WINDOW)}
 
     def after_run(self, runner) -> None:
         metrics = self._metrics()
@@ -112,7 +114,7 @@ class RecordHook(Hook):
         static = cfg.record
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         encoder_file, start = self._start(cfg, work_dir)
-        start = start | {key: static[key] for key in ("method", "epochs") if key in static}
+        start = start | {key: static[key] for key in ("method", "arch", "epochs") if key in static}
         pretrain_data = static.data if static.task == "pretrain" else start.get("data", "unknown")
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return Record(

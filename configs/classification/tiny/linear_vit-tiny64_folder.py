@@ -1,7 +1,7 @@
 # Linear probe on a folder of small images (train/CLASS/*, val/CLASS/*), resized to 64x64.
 #
 #   python tools/train.py configs/classification/tiny/linear_vit-tiny64_folder.py --data-root DIR \
-#       --cfg-options pretrained=encoder.pth
+#       --pretrained encoder.pth
 #
 # There is no published result; for other data than imagenet_tiny add record.data=NAME, the name in the leaderboard.
 _base_ = [
