@@ -77,6 +77,8 @@ def adapt_to_cpu(cfg: Config) -> None:
         if isinstance(node, dict):
             if node.get("type") == "SyncBN":
                 node["type"] = "BN"
+            if "pin_memory" in node:
+                node["pin_memory"] = False
             for value in node.values():
                 visit(value)
         elif isinstance(node, (list, tuple)):
@@ -84,7 +86,4 @@ def adapt_to_cpu(cfg: Config) -> None:
                 visit(value)
 
     if not torch.cuda.is_available():
-        visit(cfg.model)
-        for split in ("train", "val", "test"):
-            if cfg.get(f"{split}_dataloader"):
-                cfg[f"{split}_dataloader"]["pin_memory"] = False
+        visit(cfg._cfg_dict)

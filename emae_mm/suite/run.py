@@ -1,7 +1,10 @@
 """Running a suite: every stage once, each resumed where it was interrupted."""
 
+import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
@@ -43,7 +46,7 @@ def run_suite(name: str | Path, data_root: Path, out: Path, console: Console | N
     from emae_mm.quiet import silence_known_noise
 
     silence_known_noise()
-    console = console or Console()
+    console = console or Console(file=sys.stdout)  # this very stream, which _launch redirects for the stages
     suite = load_suite(name)
     stages = plan(suite, data_root, out)
     context = _Context(suite, stages, console)
@@ -76,7 +79,8 @@ def _launch(stage: Stage, context: "_Context", progress: StageProgress) -> str:
     )
     if launch.is_finished(cfg):
         return f"finished before, {_headline(read_record(stage.work_dir / 'record.json'))}"
-    launch.run(cfg, progress=progress, quiet=True)
+    with redirect_stdout(StringIO()):  # pycocotools and others print tables that the logs hold, too
+        launch.run(cfg, progress=progress, quiet=True)
     return _headline(read_record(stage.work_dir / "record.json"))
 
 
