@@ -1,6 +1,7 @@
 """Semantic segmentation data in ADE20K's convention: label value 0 is unlabelled, 1..C are the classes."""
 
 from pathlib import Path
+from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
@@ -24,7 +25,8 @@ class ADE20KFormatDataset(BaseSegDataset):
         **kwargs: as for mmseg's ``BaseSegDataset`` (``data_prefix=dict(img_path=..., seg_map_path=...)``, ...).
 
     Raises:
-        DataError: a folder is missing or empty, or the classes are not known.
+        DataError: a folder is missing or empty, or the classes are not known; (on reading a sample) its label map is
+            missing, no image, or has values that are no class.
     """
 
     def __init__(
@@ -46,6 +48,29 @@ class ADE20KFormatDataset(BaseSegDataset):
             seg_map_suffix=seg_map_suffix,
             **kwargs,
         )
+
+    def prepare_data(self, idx: int) -> Any:
+        """The pipeline's result for one image, whose label map is known to hold classes only.
+
+        mmseg would leave other values out of the scores without a word, and fail in training without naming the file.
+        """
+        path = self.get_data_info(idx).get("seg_map_path")
+        try:
+            data = super().prepare_data(idx)
+        except (OSError, SyntaxError) as error:  # Pillow's, of the label map: LoadImage has errors of its own
+            problem = f"the label map {path} cannot be used: {error}"
+            raise DataError(problem, "replace it, or remove its image") from error
+        sample = data.get("data_samples") if isinstance(data, dict) else None
+        if sample is not None and "gt_sem_seg" in sample:
+            labels = sample.gt_sem_seg.data
+            wrong = labels[(labels >= len(self.metainfo["classes"])) & (labels != self.ignore_index)]
+            if len(wrong):
+                values = (wrong.unique() + self.reduce_zero_label).tolist()
+                raise DataError(
+                    f"the label map {path} has values that are no class: {values[:5]}",
+                    f"correct the map, or name all classes (there are {len(self.metainfo['classes'])})",
+                )
+        return data
 
     def load_data_list(self) -> list[dict]:
         """One dict an image with ``img_path``, ``seg_map_path`` and what mmseg's ``LoadAnnotations`` needs."""

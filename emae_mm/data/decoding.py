@@ -19,6 +19,8 @@ COLOR_FLAGS = {
     "unchanged": cv2.IMREAD_UNCHANGED,
 }
 _PIL_MODES = {"color": "RGB", "color_ignore_orientation": "RGB", "grayscale": "L"}
+DEFAULT_MAX_BROKEN = 100
+"""How many broken files training tolerates where it is told to skip them at all."""
 _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG = b"\x89PNG"
 

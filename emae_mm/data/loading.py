@@ -10,7 +10,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from emae_mm.data.decoding import COLOR_FLAGS, BrokenImage, decode_image, read_image
+from emae_mm.data.decoding import COLOR_FLAGS, DEFAULT_MAX_BROKEN, BrokenImage, decode_image, read_image
 from emae_mm.errors import ConfigError, DataError
 from emae_mm.registry import TRANSFORMS
 
@@ -82,7 +82,7 @@ class LoadImage(BaseTransform):
     def __init__(
         self,
         on_broken: str = "error",
-        max_broken: int = 100,
+        max_broken: int = DEFAULT_MAX_BROKEN,
         color_type: str = "color",
         to_float32: bool = False,
         backend_args: dict | None = None,

@@ -1,6 +1,7 @@
 """A work directory belongs to one configuration."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,33 +58,36 @@ def claim(cfg: Config) -> None:
     Raises:
         ConfigError: it belongs to another configuration (the first differing keys are named), or holds this run's
             results and resuming was not asked for.
-        UserError: there is no disk space.
+        UserError: it cannot be written to, or there is no disk space.
     """
     work_dir, text = Path(cfg.work_dir), identity(cfg)
+    other = "choose another --work-dir, or change the permissions"
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"work directory {work_dir} cannot be made ({error.strerror})", "choose another --work-dir") from error
+        raise UserError(f"work directory {work_dir} cannot be made ({error.strerror})", other) from error
+    if not os.access(work_dir, os.W_OK | os.X_OK):
+        raise UserError(f"work directory {work_dir} cannot be written to", other)
     free = shutil.disk_usage(work_dir).free >> 20
     if free < FREE_MB:
         raise UserError(f"only {free} MiB are free where {work_dir} is", "free disk space or choose another --work-dir")
     known = work_dir / CONFIG_FILE
-    if known.is_file() and known.read_text() != text:
+    started = checkpoints_in(work_dir) or (work_dir / RECORD_NAME).is_file()
+    if started and known.is_file() and known.read_text() != text:
         keys = _differences(json.loads(known.read_text()), json.loads(text))
         raise ConfigError(
             f"work directory {work_dir} belongs to another configuration; it differs in {', '.join(keys[:5])}"
             + (f" and {len(keys) - 5} more" if len(keys) > 5 else ""),
             "choose another --work-dir, or delete this one if its results are not needed",
         )
-    started = checkpoints_in(work_dir) or (work_dir / RECORD_NAME).is_file()
     if cfg.get("train_cfg") and started and not (known.is_file() and cfg.get("resume")):
         raise ConfigError(
             f"work directory {work_dir} already holds checkpoints",
             "add --resume to go on with that run, or choose another --work-dir",
         )
     barrier()  # every process has looked before the main one writes
-    if is_main_process() and not known.is_file():
-        write_text(known, text)
+    if is_main_process() and not (started and known.is_file()):
+        write_text(known, text)  # a run that stopped before its first checkpoint leaves nothing to protect
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -52,7 +52,9 @@ def check_dataset(
 
 
 def check_config_data(cfg: Mapping[str, Any], sample: int = 64) -> list[DataReport]:
-    """Check the data sets of a config's train, validation and test data loaders; equal ones are checked once.
+    """Check the data sets of all data loaders of a config; equal ones are checked once.
+
+    Those are the train, validation and test loaders, and k-NN's loader of the labelled images (split ``"bank"``).
 
     Args:
         cfg: an mmengine ``Config``, or a dict like it. The number of classes is the model's, where its heads agree.
@@ -69,8 +71,10 @@ def check_config_data(cfg: Mapping[str, Any], sample: int = 64) -> list[DataRepo
     num_classes = next(iter(counts)) if len(counts) == 1 else None
     reports: list[DataReport] = []
     seen = []
-    for split in _SPLITS:
-        dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
+    loaders = {split: cfg.get(f"{split}_dataloader") for split in _SPLITS}
+    loaders["bank"] = (cfg.get("test_cfg") or {}).get("bank_dataloader")
+    for split, loader in loaders.items():
+        dataset = (loader or {}).get("dataset")
         if dataset is None or dataset in seen:
             continue
         seen.append(dataset)

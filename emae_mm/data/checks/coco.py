@@ -64,6 +64,8 @@ def _lists(content: dict, path) -> tuple[list[dict], list[dict]]:
     if not content["images"]:
         raise DataError(f"{path} lists no image", "check ann_file")
     for name, keys in (("images", _IMAGE_KEYS), ("annotations", _ANNOTATION_KEYS)):
+        other = [index for index, item in enumerate(content[name]) if not isinstance(item, dict)]
+        refuse(f"{path}: entries of {name!r} that are no objects, at the positions", other, _FIX)
         for key in keys:
             lacking = [index for index, item in enumerate(content[name]) if key not in item]
             refuse(f"{path}: entries of {name!r} without the key {key!r}, at the positions", lacking, _FIX)
@@ -82,10 +84,14 @@ def _check_references(content: dict, path) -> None:
         refuse(f"{path}: annotations with a {key} that is not in {name!r}", unknown, _FIX)
 
 
+def _is_box(value) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
+
+
 def _check_boxes(annotations: list[dict], sizes: dict, path, report: DataReport) -> None:
     if not annotations:
         return
-    malformed = [item["id"] for item in annotations if not isinstance(item["bbox"], list) or len(item["bbox"]) != 4]
+    malformed = [item["id"] for item in annotations if not _is_box(item["bbox"])]
     refuse(f"{path}: boxes that are not [x, y, width, height], in the annotations", malformed, _FIX)
     boxes = np.array([item["bbox"] for item in annotations], dtype=np.float64)
     border = np.array([sizes[item["image_id"]] for item in annotations], dtype=np.float64)

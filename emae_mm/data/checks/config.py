@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emae_mm.data.decoding import DEFAULT_MAX_BROKEN
+
 KINDS = {
     "ImageFolder": "imagefolder",
     "CustomDataset": "imagefolder",
@@ -64,9 +66,10 @@ class DatasetConfig:
         return next(steps, {})
 
     @property
-    def skips_broken(self) -> bool:
-        """Whether training tolerates single broken images."""
-        return self.step("LoadImage").get("on_broken") == "skip"
+    def max_broken(self) -> int:
+        """How many broken images training tolerates."""
+        step = self.step("LoadImage")
+        return step.get("max_broken", DEFAULT_MAX_BROKEN) if step.get("on_broken") == "skip" else 0
 
 
 def type_name(cfg: Mapping[str, Any]) -> str:

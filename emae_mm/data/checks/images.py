@@ -37,13 +37,14 @@ def decode_sample(folder: Path, names: Sequence[str], dataset: DatasetConfig, re
         except BrokenImage as reason:
             broken.append(f"{folder / name}: {reason}")
     report.sampled += len(names)
-    if broken and dataset.skips_broken and sizes:
+    if sizes and 0 < len(broken) <= dataset.max_broken:
         report.notes.append(f"of {len(names)} sampled images some are broken and will be skipped: {listed(broken)}")
     else:
         refuse(
-            f"of {len(names)} sampled images some cannot be used",
+            f"of {len(names)} sampled images some cannot be used"
+            + (f", more than max_broken={dataset.max_broken}" if 0 < dataset.max_broken < len(broken) else ""),
             broken,
-            "replace or remove them; in training, LoadImage(on_broken='skip') tolerates single broken files",
+            "replace or remove them; in training, LoadImage(on_broken='skip', max_broken=...) tolerates some",
         )
     return sizes
 
