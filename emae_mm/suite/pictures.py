@@ -13,6 +13,7 @@ from emae_mm.suite.plan import Stage
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MEASURED_IMAGES = 256
 """Images the printed disagreement is measured on; the picture shows the first few of them."""
+LEAKY = "hidden patches are shown with the true brightness and contrast of each patch (targets are normalised)"
 
 
 def draw_reconstructions(trained: list[Stage], data_root: Path, path: Path, spec: dict, note: str) -> dict[str, Reconstruction]:
@@ -32,16 +33,17 @@ def draw_reconstructions(trained: list[Stage], data_root: Path, path: Path, spec
         DataError: no image below ``data_root``.
     """
     rows, parts = spec.get("images", 4), spec.get("masks", 4)
-    shown, measured, originals = {}, {}, None
+    shown, measured, originals, normalised = {}, {}, None, False
     for stage in trained:
         model, mean, std = _load(stage)
+        normalised |= model.norm_pix
         if originals is None:
             originals = _images(data_root, model.backbone.grid_size[0] * model.backbone.patch_size)
         images = (originals * 255 - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
         ids_keep = parallel_parts(len(images), model.backbone.num_patches, parts)
         measured[stage.method] = reconstruct(model, images, ids_keep, mean, std)
         shown[stage.method] = measured[stage.method].head(rows)
-    leaky = "hidden patches are shown with the true brightness and contrast of each patch (targets are normalised)"
+    leaky = LEAKY if normalised else ""
     draw_panel(originals[:rows], shown, path, note="\n".join(filter(None, [leaky, note])))
     return measured
 

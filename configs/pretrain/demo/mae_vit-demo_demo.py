@@ -12,14 +12,15 @@ _base_ = [
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size),
-    decoder=_base_.small_decoder)
+    decoder=_base_.small_decoder,
+    norm_pix=False)  # for the picture: normalised targets carry no brightness or contrast (protocol 1.6)
 
-global_batch_size = 64
+global_batch_size = 16
 train_dataloader = dict(
-    batch_size=64, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.small_pipeline))
+    batch_size=16, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.small_pipeline))
 optim_wrapper = dict(dtype='float32', optimizer=dict(lr=_base_.small_lr))
 param_scheduler = _base_.small_warmup
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=16)
 
 train_cfg = dict(max_epochs=10)
 record = dict(data='emae-demo', epochs=10)

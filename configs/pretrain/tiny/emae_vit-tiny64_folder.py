@@ -14,12 +14,12 @@ model = dict(
         arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size),
     decoder=_base_.small_decoder)
 
-global_batch_size = 128
+global_batch_size = 32
 train_dataloader = dict(
-    batch_size=128, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.small_pipeline))
+    batch_size=32, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.small_pipeline))
 optim_wrapper = dict(dtype='float32', optimizer=dict(lr=_base_.small_lr))
 param_scheduler = _base_.small_warmup
-auto_scale_lr = dict(base_batch_size=128)
+auto_scale_lr = dict(base_batch_size=32)
 
-train_cfg = dict(max_epochs=8)
-record = dict(data='', epochs=8)  # named after the data root's folder
+train_cfg = dict(max_epochs=6)
+record = dict(data='', epochs=6)  # named after the data root's folder
