@@ -64,9 +64,9 @@ def load_encoder(encoder: nn.Module, source: str | Path) -> LoadReport:
     """Load a plain ViT checkpoint into an encoder, in place.
 
     Every parameter of the encoder must be in the checkpoint with its shape, except those the encoder's class lists in
-    ``fresh_keys()`` (LayerScale, relative positions...), and every encoder tensor of the checkpoint must be used, except
-    those in ``unused_keys()`` (a final norm the task does not have...). ``pos_embed`` of another grid is resampled
-    bicubically.
+    ``fresh_keys()`` (LayerScale, relative positions...), and every encoder tensor of the checkpoint must be used,
+    except those in ``unused_keys()`` (a final norm the task does not have...). ``pos_embed`` of another grid is
+    resampled bicubically.
 
     Args:
         encoder: a :class:`~emae_mm.models.ViTEncoder` or subclass.
@@ -140,8 +140,10 @@ def load_pretraining(model: nn.Module, source: str | Path) -> None:
     """
     checkpoint = read_checkpoint(source)
     tensors = {
-        name if name.startswith(("backbone.", "decoder."))
-        else f"decoder.{name}" if name.startswith("decoder_") or name == "mask_token"
+        name
+        if name.startswith(("backbone.", "decoder."))
+        else f"decoder.{name}"
+        if name.startswith("decoder_") or name == "mask_token"
         else f"backbone.{name}": tensor
         for name, tensor in checkpoint.tensors.items()
         if not name.startswith("data_preprocessor.")
@@ -156,7 +158,8 @@ def load_pretraining(model: nn.Module, source: str | Path) -> None:
     ]
     if problems:
         raise CheckpointError(
-            f"checkpoint {source} does not fit the model ({len(problems)} mismatches):\n    " + "\n    ".join(problems[:LISTED]),
+            f"checkpoint {source} does not fit the model ({len(problems)} mismatches):\n    "
+            + "\n    ".join(problems[:LISTED]),
             "use the config it was trained with; an encoder without a decoder goes into transfer configs' 'pretrained'",
         )
     model.load_state_dict(tensors)

@@ -56,7 +56,9 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         return Checkpoint(_timm_state(source.removeprefix(TIMM_PREFIX)), source)
     path = Path(source)
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {source} does not exist", f"give a file, or {TIMM_PREFIX}NAME for a timm model")
+        raise CheckpointError(
+            f"checkpoint {source} does not exist", f"give a file, or {TIMM_PREFIX}NAME for a timm model"
+        )
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
     for key in ("model", "state_dict"):
@@ -79,7 +81,9 @@ def _read_safetensors(path: Path) -> dict:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path} is unreadable: {error}", "the file may be truncated: copy it again") from error
+        raise CheckpointError(
+            f"checkpoint {path} is unreadable: {error}", "the file may be truncated: copy it again"
+        ) from error
 
 
 def read_torch_file(path: str | Path, map_location: Any = "cpu") -> dict:

@@ -56,7 +56,9 @@ def share_batch(cfg: Config) -> None:
             f"use a multiple of {processes}, or another number of processes",
         )
     share = total // processes
-    by_epoch = cfg.train_cfg.get("type", "EpochBasedTrainLoop") == "EpochBasedTrainLoop" or cfg.train_cfg.get("by_epoch")
+    by_epoch = cfg.train_cfg.get("type", "EpochBasedTrainLoop") == "EpochBasedTrainLoop" or cfg.train_cfg.get(
+        "by_epoch"
+    )
     if share <= loader.batch_size or not by_epoch:
         loader.batch_size = share
         return
@@ -71,7 +73,8 @@ def share_batch(cfg: Config) -> None:
 
 def adapt_to_cpu(cfg: Config) -> None:
     """Without a GPU replace what exists on GPUs only, in place: SyncBN by batch norm over each process's own samples,
-    pinned by ordinary memory."""
+    pinned by ordinary memory.
+    """
 
     def visit(node) -> None:
         if isinstance(node, dict):

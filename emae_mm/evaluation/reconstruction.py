@@ -35,7 +35,7 @@ class Reconstruction:
 
 
 def parallel_parts(batch: int, num_patches: int, num_parts: int = 4, seed: int = 0) -> Tensor:
-    """Visible patches of a fixed partition: (batch, num_parts, num_patches/num_parts) int64, the same for every model."""
+    """Visible patches of a fixed partition, the same for every model: (batch, K, N/K) int64 with K = num_parts."""
     strategy = ParallelMasking(num_parts)
     strategy.check(num_patches)
     generator = torch.Generator().manual_seed(seed)
@@ -47,9 +47,9 @@ def parallel_parts(batch: int, num_patches: int, num_parts: int = 4, seed: int =
 def reconstruct(model, images: Tensor, ids_keep: Tensor, mean: Tensor, std: Tensor) -> Reconstruction:
     """Reconstruct images from each of several visible sets.
 
-    A model trained on per-patch normalised targets predicts no brightness or contrast; to show its predictions, the true
-    mean and standard deviation of each patch are put back ("ground-truth de-normalised"). Such pictures, unlike the two
-    numbers, know something of the hidden patches.
+    A model trained on per-patch normalised targets predicts no brightness or contrast; to show its predictions, the
+    true mean and standard deviation of each patch are put back ("ground-truth de-normalised"). Such pictures, unlike
+    the two numbers, know something of the hidden patches.
 
     Args:
         model: a :class:`~emae_mm.models.algorithms.MaskedAutoencoder`, in evaluation mode.
@@ -65,7 +65,9 @@ def reconstruct(model, images: Tensor, ids_keep: Tensor, mean: Tensor, std: Tens
     encoder = model.backbone
     tokens = encoder.embed(images)
     if parts * visible != tokens.shape[1]:
-        raise ConfigError(f"{parts} parts of {visible} patches do not cover {tokens.shape[1]} patches", "use parallel_parts()")
+        raise ConfigError(
+            f"{parts} parts of {visible} patches do not cover {tokens.shape[1]} patches", "use parallel_parts()"
+        )
     predictions = model.decoder(encoder.encode_visible(tokens, ids_keep), ids_keep).float()
     mask = hidden_mask(ids_keep, tokens.shape[1])
     patches = patchify(images.float(), encoder.patch_size)

@@ -48,9 +48,7 @@ class MAEDecoder(BaseModule):
 
         self.decoder_embed = nn.Linear(embed_dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        self.decoder_pos_embed = nn.Parameter(
-            sincos_position_embedding(decoder_dim, grid_size), requires_grad=False
-        )
+        self.decoder_pos_embed = nn.Parameter(sincos_position_embedding(decoder_dim, grid_size), requires_grad=False)
         self.decoder_blocks = nn.Sequential(
             *(Block(decoder_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
         )

@@ -155,7 +155,9 @@ class SumOfPairwiseDistances(torch.autograd.Function):
     def forward(ctx, values: Tensor) -> Tensor:
         # A chunk is at least one image; on an accelerator one large launch is faster than many small ones.
         per_image = values[0].numel()
-        images = max(1, SumOfPairwiseDistances.CHUNK_ELEMENTS // per_image) if values.device.type == "cpu" else len(values)
+        images = (
+            max(1, SumOfPairwiseDistances.CHUNK_ELEMENTS // per_image) if values.device.type == "cpu" else len(values)
+        )
         factors = torch.empty_like(values, dtype=torch.int8)
         total = values.new_zeros(())
         for chunk, factor in zip(values.split(images), factors.split(images), strict=True):

@@ -173,7 +173,7 @@ class ViTEncoder(BaseModule):
         return (r"blocks\.\d+\.ls[12]\.gamma",)
 
     def positions(self, grid_size: Sequence[int]) -> Tensor:
-        """Position embeddings for a grid (H', W'), resampled bicubically if it is not the stored one: (1, 1+H'W', D)."""
+        """Position embeddings (1, 1+H'W', D) for a grid (H', W'), resampled bicubically if it is another."""
         if tuple(grid_size) == self.grid_size:
             return self.pos_embed
         return resample_abs_pos_embed(self.pos_embed, list(grid_size), list(self.grid_size), num_prefix_tokens=1)

@@ -16,7 +16,9 @@ MEASURED_IMAGES = 256
 LEAKY = "hidden patches are shown with the true brightness and contrast of each patch (targets are normalised)"
 
 
-def draw_reconstructions(trained: list[Stage], data_root: Path, path: Path, spec: dict, note: str) -> dict[str, Reconstruction]:
+def draw_reconstructions(
+    trained: list[Stage], data_root: Path, path: Path, spec: dict, note: str
+) -> dict[str, Reconstruction]:
     """Reconstruct the same images under the same masks with every method, and draw the first few.
 
     Args:

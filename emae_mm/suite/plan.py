@@ -16,7 +16,7 @@ class Suite:
     Attributes:
         name: shown to the user.
         pretrain: method name to ``dict(config=..., data=...)``.
-        baselines: method name to a starting point that needs no pre-training: ``"random"``, a checkpoint, ``timm:NAME``.
+        baselines: method name to a starting point that needs no pre-training: ``"random"``, a file, ``timm:NAME``.
         transfer: task name to ``dict(config=..., data=...)``.
         reconstruct: ``dict(data=..., images=..., masks=...)`` of the picture, or empty for none.
         note: shown under pictures and on the leaderboard page.
@@ -40,8 +40,8 @@ class Stage:
 
     Attributes:
         title: shown to the user.
-        kind: ``"data"`` (makes the embedded data set), ``"pretrain"``, ``"transfer"`` (trains, or only tests when its config has nothing to train),
-            ``"reconstruct"`` or ``"leaderboard"``.
+        kind: ``"data"`` (makes the embedded data set), ``"pretrain"``, ``"transfer"`` (trains, or only tests when its
+            config has nothing to train), ``"reconstruct"`` or ``"leaderboard"``.
         config: the config file, or None.
         data_root: data folder handed to the config, or None.
         work_dir: where everything it makes is written.

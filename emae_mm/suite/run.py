@@ -12,7 +12,6 @@ from rich.console import Console
 from emae_mm.suite.plan import Stage, Suite, load_suite, plan
 from emae_mm.suite.progress import StageProgress, clock, stage_progress
 
-
 PICTURE = "reconstructions.png"
 
 
@@ -55,7 +54,9 @@ def run_suite(name: str | Path, data_root: Path, out: Path, console: Console | N
         with stage_progress(console, index, len(stages), stage.title) as progress:
             outcome = _RUNNERS[stage.kind](stage, context, progress)
         console.print(f"{progress.label}: {outcome} ({clock(progress.elapsed())})", highlight=False)
-    console.print(f"total {clock(time.monotonic() - started)}; the leaderboard is in {out / 'leaderboard'}", highlight=False)
+    console.print(
+        f"total {clock(time.monotonic() - started)}; the leaderboard is in {out / 'leaderboard'}", highlight=False
+    )
 
 
 def _make_data(stage: Stage, context: "_Context", progress: StageProgress) -> str:
@@ -112,4 +113,10 @@ def _leaderboard(stage: Stage, context: "_Context", progress: StageProgress) -> 
     return f"written to {files.markdown.name}, {files.csv.name} and {files.html.name}"
 
 
-_RUNNERS = {"data": _make_data, "pretrain": _launch, "transfer": _launch, "reconstruct": _reconstruct, "leaderboard": _leaderboard}
+_RUNNERS = {
+    "data": _make_data,
+    "pretrain": _launch,
+    "transfer": _launch,
+    "reconstruct": _reconstruct,
+    "leaderboard": _leaderboard,
+}

@@ -22,5 +22,5 @@ optim_wrapper = dict(dtype='float32', optimizer=dict(lr=_base_.small_lr))
 param_scheduler = _base_.small_warmup
 auto_scale_lr = dict(base_batch_size=16)
 
-train_cfg = dict(max_epochs=10)
-record = dict(data='emae-demo', epochs=10)
+train_cfg = dict(max_epochs=12)
+record = dict(data='emae-demo', epochs=12)
