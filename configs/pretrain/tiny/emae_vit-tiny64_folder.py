@@ -21,5 +21,5 @@ optim_wrapper = dict(dtype='float32', optimizer=dict(lr=_base_.small_lr))
 param_scheduler = _base_.small_warmup
 auto_scale_lr = dict(base_batch_size=32)
 
-train_cfg = dict(max_epochs=6)
-record = dict(data='', epochs=6)  # named after the data root's folder
+train_cfg = dict(max_epochs=5)
+record = dict(data='', epochs=5)  # named after the data root's folder
