@@ -309,7 +309,11 @@ def test_pretrained_not_chosen(work, config):
 
 @pytest.mark.parametrize(
     ("arch", "message"),
-    [(TINY | dict(embed_dim=16), "16"), (TINY | dict(depth=2), r"blocks\.1"), (None, "does not exist")],
+    [
+        (TINY | dict(embed_dim=16), r"cls_token: checkpoint \(1, 1, 16\), model \(1, 1, 8\)"),
+        (TINY | dict(depth=2), r"blocks\.1"),
+        (None, "does not exist"),
+    ],
 )
 def test_checkpoint_of_another_architecture(folder, work, tmp_path, arch, message):
     path = tmp_path / "other.pth"

@@ -1,6 +1,10 @@
 # The full-size Mask R-CNN config for a folder of a few small COCO-format images (at most about 320 pixels a side) with
 # the encoder for small images: 160 pixels, smaller heads and batches, a short schedule. With some dozens of images the
 # scores say little; the command and the data's layout are the full-size ones.
+#
+#   python tools/train.py configs/detection/tiny/mask-rcnn_vit-tiny64_coco.py --data-root DIR --pretrained encoder.pth
+#
+# There is no published result.
 _base_ = ['../mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py', '../../_base_/tiny_encoder.py']
 
 record = dict(protocol='tiny-maskrcnn-lsj160', data='')  # named after the data root's folder

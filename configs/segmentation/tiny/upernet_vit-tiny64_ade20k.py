@@ -1,5 +1,9 @@
 # The full-size UperNet config for a folder of small ADE20K-format images (about 240 x 180 pixels) with the encoder for
 # small images: crops of 128, smaller heads and batches, a short schedule.
+#
+#   python tools/train.py configs/segmentation/tiny/upernet_vit-tiny64_ade20k.py --data-root DIR --pretrained encoder.pth
+#
+# There is no published result.
 _base_ = ['../upernet_vit-base_8xb2-160k_ade20k-512x512.py', '../../_base_/tiny_encoder.py']
 
 record = dict(protocol='tiny-upernet-128', data='')  # named after the data root's folder
