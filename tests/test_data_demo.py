@@ -82,14 +82,14 @@ def test_every_layout_passes_the_checks(demo):
             data_prefix=dict(img=f"{split}2017"),
             pipeline=[dict(type="LoadAnnotations", with_mask=True)],
         )
-        assert not check_dataset(coco, num_classes=10).notes
+        assert not check_dataset(coco, num_classes=4).notes
         ade = dict(
             type="ADE20KFormatDataset",
             data_root=str(demo / "ade20k"),
             data_prefix=dict(img_path=f"images/{dense}", seg_map_path=f"annotations/{dense}"),
         )
-        report = check_dataset(ade, num_classes=11)
-        assert report.classes == ("background", *layouts.NAMES)
+        report = check_dataset(ade, num_classes=5)
+        assert report.classes == ("background", "zero", "one", "two", "four")
 
 
 def test_annotations_agree_with_pycocotools_and_with_the_label_maps(demo):
@@ -97,12 +97,12 @@ def test_annotations_agree_with_pycocotools_and_with_the_label_maps(demo):
     from pycocotools.coco import COCO
 
     coco = COCO(str(demo / "coco/annotations/instances_train2017.json"))
-    assert len(coco.imgs) == 40 and len(coco.anns) >= 60
+    assert len(coco.imgs) == 40 and len(coco.anns) >= 45
     for image in coco.imgs.values():
         labels = np.asarray(Image.open(demo / "ade20k/annotations/training" / f"{image['id']:012d}.png"))
-        assert labels.shape == (96, 96) and labels.max() <= 11
+        assert labels.shape == (64, 64) and labels.max() <= 5
         annotations = coco.imgToAnns[image["id"]]
-        assert 1 <= len(annotations) <= 4
+        assert 1 <= len(annotations) <= 2
         union = np.zeros(labels.shape, dtype=bool)
         for annotation in annotations:
             mask = coco.annToMask(annotation).astype(bool)

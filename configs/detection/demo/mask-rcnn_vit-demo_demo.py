@@ -1,8 +1,12 @@
-# The full-size Mask R-CNN config on the demonstration's scenes (about 96 x 96 pixels) with the demonstration's encoder:
+# The full-size Mask R-CNN config on the demonstration's scenes (64 x 64 pixels) with the demonstration's encoder:
 # smaller images, heads and batches, a shorter schedule; no flip (a mirrored digit is another shape).
+#
+#   emae-mm demo
+#
+# A demonstration, not a benchmark; there is no published result.
 _base_ = ['../mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py', '../../_base_/demo_encoder.py']
 
-record = dict(protocol='demo-maskrcnn', data='demo scenes val')
+record = dict(protocol='demo-maskrcnn', data='emae-demo')
 data_root = 'data/demo/coco'
 norm_cfg = dict(type='BN', requires_grad=True)
 width = 32
@@ -11,7 +15,7 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(
         arch=_base_.encoder_arch,
-        img_size=96,
+        img_size=_base_.img_size,
         patch_size=_base_.patch_size,
         drop_path_rate=0.0,
         # four groups of one block each: all are global
@@ -35,10 +39,10 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width, featmap_strides=[2, 4, 8, 16]),
         bbox_head=dict(
-            in_channels=width, conv_out_channels=width, fc_out_channels=128, num_classes=10, norm_cfg=norm_cfg),
+            in_channels=width, conv_out_channels=width, fc_out_channels=128, num_classes=4, norm_cfg=norm_cfg),
         mask_roi_extractor=dict(out_channels=width, featmap_strides=[2, 4, 8, 16]),
         mask_head=dict(
-            num_convs=2, in_channels=width, conv_out_channels=width, num_classes=10, norm_cfg=norm_cfg)),
+            num_convs=2, in_channels=width, conv_out_channels=width, num_classes=4, norm_cfg=norm_cfg)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=32)),
         rpn_proposal=dict(nms_pre=100, max_per_img=50),
@@ -48,10 +52,10 @@ model = dict(
 train_pipeline = [
     dict(type='emae_mm.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomResize', scale=(96, 96), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomCrop', crop_type='absolute', crop_size=(96, 96), recompute_bbox=True, allow_negative_crop=True),
+    dict(type='RandomResize', scale=(64, 64), ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomCrop', crop_type='absolute', crop_size=(64, 64), recompute_bbox=True, allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type='Pad', size=(96, 96), pad_val=dict(img=(103.53, 116.28, 123.675), masks=0)),
+    dict(type='Pad', size=(64, 64), pad_val=dict(img=(103.53, 116.28, 123.675), masks=0)),
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
@@ -61,7 +65,7 @@ train_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=train_pipeline))
 test_pipeline = [
     dict(type='emae_mm.LoadImage'),
-    dict(type='Resize', scale=(96, 96), keep_ratio=True),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 val_dataloader = dict(

@@ -13,17 +13,25 @@ from pathlib import Path
 
 import numpy as np
 
-from emae_mm.data.demo.layouts import DenseWriter, write_classified, write_json, write_segment_names
+from emae_mm.data.demo.layouts import (
+    DENSE_DIGITS,
+    DENSE_NAMES,
+    DenseWriter,
+    write_classified,
+    write_json,
+    write_segment_names,
+)
 from emae_mm.data.demo.scenes import make_scene
 from emae_mm.data.demo.sources import PHOTOGRAPHS, Sources, load_sources
 from emae_mm.errors import DataError, UserError
 
 __all__ = ["describe", "make_demo_dataset"]
 
-VERSION = 1  # of the scenes: another number makes existing folders be remade
+VERSION = 2  # of the scenes: another number makes existing folders be remade
 _MANIFEST = "manifest.json"
-_SIDES = {"classification": (0.75, 0.9), "dense": (0.29, 0.5)}  # of an object, in sides of the scene
-_OBJECTS = (1, 4)  # least and most in a dense scene
+_SIDES = {"classification": (0.75, 0.9), "dense": (0.5, 0.75)}  # of an object, in sides of the scene
+_DIMMING = {"classification": (0.2, 0.5), "dense": (0.1, 0.3)}  # share of its brightness a photograph keeps
+_OBJECTS = (1, 2)  # least and most in a dense scene
 
 
 def make_demo_dataset(
@@ -34,16 +42,16 @@ def make_demo_dataset(
     image_size: int = 64,
     dense_train: int = 800,
     dense_val: int = 150,
-    dense_size: int = 96,
+    dense_size: int = 64,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Make the demonstration data set under ``root``, unless it is there already.
 
     ``classification/{train,val}/<class>/*.jpg`` holds one large digit an image; ``coco/`` and ``ade20k/`` hold the same
-    scenes of one to four digits with boxes and masks, and with label maps. Training and validation share neither source
-    digits nor photographs. The bytes depend on the arguments and on the versions of the imaging libraries only. The
-    folder appears whole or not at all.
+    scenes of one or two large, bright digits of four classes with boxes and masks, and with label maps. Training and
+    validation share neither source digits nor photographs. The bytes depend on the arguments and on the versions of the
+    imaging libraries only. The folder appears whole or not at all.
 
     Args:
         root: the data set's folder; one that this function made with other arguments is replaced.
@@ -108,9 +116,13 @@ packages scikit-image and scikit-learn carry. It is made by emae_mm on first use
 line works. **It is a demonstration, not a benchmark: publish no number measured on it.**
 
 - `classification/{{train,val}}/<class>/*.jpg`: one large digit an image; 10 classes, balanced.
-- `coco/`: one to four digits an image; `annotations/instances_{{train,val}}2017.json` with boxes and run-length masks.
-- `ade20k/`: the same scenes; label values 0 unlabelled (blended edges), 1 background, 2 to 11 digits; `classes.json`.
+- `coco/`: one or two large, bright digits on a darkened photograph; `annotations/instances_{{train,val}}2017.json` with
+  boxes and run-length masks.
+- `ade20k/`: the same scenes; label values 0 unlabelled (blended edges), 1 background, 2 to 5 digits; `classes.json`.
 - `{_MANIFEST}`: version, seed, sizes, and the source digits and photographs of each split.
+
+The scenes of `coco/` and `ade20k/` show the digits {", ".join(DENSE_NAMES)} alone, bright on strongly darkened
+photographs: they are easy on purpose, so that training for seconds on a CPU shows progress.
 
 Training and validation share neither source digits nor photographs.
 Photographs of the training split: {names["train"]}.
@@ -144,20 +156,20 @@ def _write_all(root: Path, wanted: dict, progress: Callable[[int, int], None]) -
 def _write_classification(
     root: Path, split: str, sources: Sources, rng: np.random.Generator, count: int, size: int, step: Callable
 ) -> None:
-    sides = tuple(share * size for share in _SIDES["classification"])
+    sides, dimming = tuple(share * size for share in _SIDES["classification"]), _DIMMING["classification"]
     for index in range(count):
-        write_classified(root, split, index, make_scene(sources, rng, size, [index % 10], sides))
+        write_classified(root, split, index, make_scene(sources, rng, size, [index % 10], sides, dimming))
         step()
 
 
 def _write_dense(
     root: Path, split: str, sources: Sources, rng: np.random.Generator, count: int, size: int, step: Callable
 ) -> None:
-    sides = tuple(share * size for share in _SIDES["dense"])
+    sides, dimming = tuple(share * size for share in _SIDES["dense"]), _DIMMING["dense"]
     writer = DenseWriter(root, split)
     for _ in range(count):
-        digits = rng.integers(10, size=rng.integers(_OBJECTS[0], _OBJECTS[1] + 1)).tolist()
-        writer.add(make_scene(sources, rng, size, digits, sides))
+        digits = rng.choice(DENSE_DIGITS, size=rng.integers(_OBJECTS[0], _OBJECTS[1] + 1)).tolist()
+        writer.add(make_scene(sources, rng, size, digits, sides, dimming))
         step()
     writer.close()
 

@@ -14,7 +14,10 @@ from emae_mm.data.demo.sources import NAMES
 
 CLASSIFICATION, COCO, ADE20K = "classification", "coco", "ade20k"
 CLASS_FOLDERS = tuple(f"{digit}_{name}" for digit, name in enumerate(NAMES))
-SEGMENTS = ("background", *NAMES)  # label values 1..11; 0 is unlabelled
+# Four digits that differ in coarse shape: a small encoder can learn to find and tell apart four in seconds, ten not.
+DENSE_DIGITS = (0, 1, 2, 4)
+DENSE_NAMES = tuple(NAMES[digit] for digit in DENSE_DIGITS)
+SEGMENTS = ("background", *DENSE_NAMES)  # label values 1..5; 0 is unlabelled
 _QUALITY = 92
 
 
@@ -72,7 +75,7 @@ class DenseWriter:
                 info=dict(description=f"emae_mm demonstration, {self._split}: digits on photographs; not a benchmark"),
                 images=self._images,
                 annotations=self._annotations,
-                categories=[dict(id=digit + 1, name=name, supercategory="digit") for digit, name in enumerate(NAMES)],
+                categories=[dict(id=id_, name=name, supercategory="digit") for id_, name in enumerate(DENSE_NAMES, 1)],
             ),
         )
 
@@ -81,7 +84,7 @@ def write_segment_names(root: Path) -> None:
     """The ADE20K layout's ``classes.json``: names, label values and a palette."""
     colours = [
         (90, 90, 90),
-        *(tuple(round(255 * c) for c in hsv_to_rgb(digit / 10, 0.85, 0.95)) for digit in range(10)),
+        *(tuple(round(255 * c) for c in hsv_to_rgb(digit / 10, 0.85, 0.95)) for digit in DENSE_DIGITS),
     ]
     classes = [
         dict(name=name, annotations_value=value, palette_rgb=list(colour))
@@ -95,7 +98,7 @@ def _annotation(annotation_id: int, image_id: int, digit: int, mask: np.ndarray)
     return dict(
         id=annotation_id,
         image_id=image_id,
-        category_id=digit + 1,
+        category_id=DENSE_DIGITS.index(digit) + 1,
         iscrowd=0,
         bbox=[float(value) for value in rle.toBbox(encoded)],
         area=int(rle.area(encoded)),
@@ -104,10 +107,10 @@ def _annotation(annotation_id: int, image_id: int, digit: int, mask: np.ndarray)
 
 
 def _label_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8: 0 on the blended edges, 1 background, 2..11 the digits."""
+    """(H, W) uint8: 0 on the blended edges, 1 background, 2..5 the digits."""
     labels = np.ones(scene.edges.shape, dtype=np.uint8)
     for digit, mask in zip(scene.digits, scene.masks, strict=True):
-        labels[mask] = digit + 2
+        labels[mask] = DENSE_DIGITS.index(digit) + 2
     labels[scene.edges] = 0
     return labels
 

@@ -10,12 +10,11 @@ from emae_mm.data.demo.sources import Sources
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _CONTRAST = 0.35  # least difference between a digit's luminance and that of what is behind it, of 1
-_DIMMING = (0.2, 0.5)  # photographs are darkened to this share, so that light digits stand out everywhere
 _ROTATION = 12.0  # degrees either way
 _CROP = (1.0, 3.0)  # side of the photograph's crop in sides of the scene
 _INK = 0.35  # of the brightest stroke: the outline of a digit
 _SOFTNESS = 0.12  # half the width, in ink, of the blended edge
-_OVERLAP = 0.1  # of the smaller box
+_OVERLAP = 0.05  # of the smaller box
 
 
 @dataclass
@@ -36,7 +35,12 @@ class Scene:
 
 
 def make_scene(
-    sources: Sources, rng: np.random.Generator, size: int, digits: list[int], sides: tuple[float, float]
+    sources: Sources,
+    rng: np.random.Generator,
+    size: int,
+    digits: list[int],
+    sides: tuple[float, float],
+    dimming: tuple[float, float],
 ) -> Scene:
     """Draw one scene.
 
@@ -46,8 +50,9 @@ def make_scene(
         size: side of the square scene in pixels.
         digits: the class of each object; one that finds no free place is left out, but never the first.
         sides: least and greatest side of an object in pixels.
+        dimming: least and greatest share of its brightness that the photograph keeps, so that light digits stand out.
     """
-    canvas = _background(sources, rng, size)
+    canvas = _background(sources, rng, size, dimming)
     boxes, kept, alphas = [], [], []
     for digit in digits:
         alpha = _glyph(sources, rng, digit, round(rng.uniform(*sides)))
@@ -68,13 +73,13 @@ def make_scene(
     return Scene(np.round(255 * canvas).astype(np.uint8), kept, masks, edges)
 
 
-def _background(sources: Sources, rng: np.random.Generator, size: int) -> np.ndarray:
+def _background(sources: Sources, rng: np.random.Generator, size: int, dimming: tuple[float, float]) -> np.ndarray:
     """A darkened crop of a random photograph, mirrored half of the time: (size, size, 3) float32 in 0..1."""
     photograph = sources.photographs[rng.integers(len(sources.photographs))]
     side = min(rng.uniform(*_CROP) * size, *photograph.size)
     left, top = (rng.uniform(0, extent - side) for extent in photograph.size)
     crop = photograph.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    array = np.asarray(crop, dtype=np.float32) * (np.float32(rng.uniform(*_DIMMING)) / 255)
+    array = np.asarray(crop, dtype=np.float32) * (np.float32(rng.uniform(*dimming)) / 255)
     return np.ascontiguousarray(array[:, ::-1] if rng.random() < 0.5 else array)
 
 
