@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -28,3 +29,12 @@ def shared() -> Path:
 def _seeded():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_scope():
+    """A run sets mmengine's default scope for the whole process: every test leaves it as it was."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
