@@ -77,7 +77,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_iters = 160
+max_iters = 130
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
