@@ -43,7 +43,8 @@ def loop_step(model, images, orders, parts):
     for image, order in zip(images, orders[:, 0], strict=True):
         cut = [image[:, r * p : (r + 1) * p, c * p : (c + 1) * p] for r in range(columns) for c in range(columns)]
         tokens = [
-            encoder.patch_embed.proj.weight.flatten(1) @ piece.flatten() + encoder.patch_embed.proj.bias for piece in cut
+            encoder.patch_embed.proj.weight.flatten(1) @ piece.flatten() + encoder.patch_embed.proj.bias
+            for piece in cut
         ]
         target = torch.stack([piece.permute(1, 2, 0).flatten() for piece in cut])
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
@@ -198,11 +199,11 @@ def test_official_release_layout_loads_completely(tmp_path):
 
 def test_parameter_names_are_those_of_the_official_release():
     """The names of facebookresearch/mae's MaskedAutoencoderViT, written out."""
-    block = ["norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias",
-             "norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight", "mlp.fc2.bias"]  # fmt: skip
-    expected = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias",
-                "mask_token", "decoder_pos_embed", "decoder_embed.weight", "decoder_embed.bias", "decoder_norm.weight",
-                "decoder_norm.bias", "decoder_pred.weight", "decoder_pred.bias"}  # fmt: skip
+    layers = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    block = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    expected = {"cls_token", "pos_embed", "mask_token", "decoder_pos_embed"}
+    for layer in ("patch_embed.proj", "norm", "decoder_embed", "decoder_norm", "decoder_pred"):
+        expected |= {f"{layer}.weight", f"{layer}.bias"}
     expected |= {f"{stack}.{i}.{name}" for stack in ("blocks", "decoder_blocks") for i in range(2) for name in block}
     names = [name.removeprefix("backbone.").removeprefix("decoder.") for name in tiny(EMAE).state_dict()]
     assert set(names) == expected and len(names) == len(expected)

@@ -45,7 +45,7 @@ def test_visible_pixels_are_pasted_and_hidden_ones_are_not(norm_pix):
             assert same == (patch in visible)
             grey = torch.allclose(result.masked[image, part][window], torch.tensor(0.5), atol=1e-5)
             assert grey == (patch not in visible)
-    assert 0 <= result.painted.min() and result.painted.max() <= 1
+    assert result.painted.min() >= 0 and result.painted.max() <= 1
 
 
 def test_disagreement_is_the_mean_distance_of_two_predictions():

@@ -27,8 +27,8 @@ test_pipeline = [
     dict(type='mmpretrain.PackInputs'),
 ]
 
-global_batch_size = 256
-train_dataloader = dict(batch_size=256, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+global_batch_size = 64
+train_dataloader = dict(batch_size=64, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=256, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, ))  # five best of few classes say little
@@ -40,14 +40,15 @@ model = dict(
     neck=dict(input_features=_base_.encoder_arch['embed_dim']),
     head=dict(in_channels=_base_.encoder_arch['embed_dim']))
 
-# The linear scaling rule would give an lr that moves nothing in so few steps, a LARS step being lr * 0.001 of the
-# weights' length.
-optim_wrapper = dict(optimizer=dict(lr=20.0))
+# LARS grows the weights by a fixed share each step: made for thousands of steps on large batches, it diverges or does not
+# move in the few hundred of a small probe (tried with lr 2, 5 and 20). AdamW takes its place here.
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=3e-3, weight_decay=0.0), paramwise_cfg=dict(_delete_=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=1, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=6, val_interval=6)
-auto_scale_lr = dict(base_batch_size=256)
+auto_scale_lr = dict(base_batch_size=64)
 
 record = dict(protocol='tiny64-linear-6e', data='')  # named after the data root's folder
