@@ -35,9 +35,7 @@ def randomise_tables(model: DenseViT) -> DenseViT:
 
 @pytest.mark.parametrize("size", [(224, 224), (384, 384), (224, 320)])
 def test_plain_maps_are_those_of_timm(size):
-    reference = timm.create_model(
-        "vit_tiny_patch16_224", num_classes=0, img_size=size, depth=4
-    ).eval()
+    reference = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=size, depth=4).eval()
     stored = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=4)
     grid = [size[0] // 16, size[1] // 16]
     weights = stored.state_dict()

@@ -200,7 +200,7 @@ def test_segmentation_schedule_and_data(segmentation):
 def test_configs_follow_the_contract(name):
     config = load(name)
     assert config.pretrained == config.model.backbone.pretrained == ""
-    assert set(config.record) == {"task", "protocol", "data"}
+    assert set(config.record) == {"task", "protocol", "data", "metric"}
     assert "emae_mm.registry" in config.custom_imports.imports
     for loader in (config.train_dataloader, config.val_dataloader):
         assert loader.dataset.type in ("emae_mm.CocoFormatDataset", "emae_mm.ADE20KFormatDataset")

@@ -6,42 +6,44 @@
 #
 # The papers of the leaderboard publish no k-NN numbers.
 _base_ = [
-    '../_base_/datasets/imagenet_eval.py',
-    '../_base_/default_runtime.py',
+    "../_base_/datasets/imagenet_eval.py",
+    "../_base_/default_runtime.py",
 ]
 
-default_scope = 'mmpretrain'
-pretrained = ''
+default_scope = "mmpretrain"
+pretrained = ""
 
 model = dict(
-    type='mmpretrain.ImageClassifier',
+    type="mmpretrain.ImageClassifier",
     data_preprocessor={{_base_.data_preprocessor}},
     backbone=dict(
-        type='emae_mm.ViTForClassification',
-        arch='base',
+        type="emae_mm.ViTForClassification",
+        arch="base",
         img_size=224,
         patch_size=16,
-        pool='avg_norm',  # not frozen: DistributedDataParallel refuses a model without gradients; the loop takes none
-        pretrained=''))
+        pool="avg_norm",  # not frozen: DistributedDataParallel refuses a model without gradients; the loop takes none
+        pretrained="",
+    ),
+)
 
 test_cfg = dict(
-    type='emae_mm.KNNTestLoop',
+    type="emae_mm.KNNTestLoop",
     bank_dataloader=dict(
         batch_size=256,
         num_workers=8,
         persistent_workers=True,
         pin_memory=True,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'),
+        sampler=dict(type="DefaultSampler", shuffle=False),
+        collate_fn=dict(type="default_collate"),
         dataset=dict(
-            type='emae_mm.ImageFolder',
-            data_root=_base_.data_root,
-            data_prefix='train',
-            pipeline=_base_.test_pipeline)),
+            type="emae_mm.ImageFolder", data_root=_base_.data_root, data_prefix="train", pipeline=_base_.test_pipeline
+        ),
+    ),
     k=(10, 20, 100),
     primary_k=20,
     temperature=0.07,
-    weighting='softmax')
+    weighting="softmax",
+)
 test_evaluator = []
 
-record = dict(task='imagenet-knn', protocol='knn-cosine-k20', data='ImageNet-1K', metric='top1')
+record = dict(task="imagenet-knn", protocol="knn-cosine-k20", data="ImageNet-1K", metric="top1")

@@ -5,33 +5,36 @@
 #
 # Published top-1 (EMAE v1, Table 1): MAE 1600 epochs 67.8, MAE 300 epochs 61.5, EMAE 300 epochs 68.2.
 _base_ = [
-    '../_base_/datasets/imagenet_linear.py',
-    '../_base_/schedules/linear_lars_16384.py',
-    '../_base_/default_runtime.py',
+    "../_base_/datasets/imagenet_linear.py",
+    "../_base_/schedules/linear_lars_16384.py",
+    "../_base_/default_runtime.py",
 ]
 
-default_scope = 'mmpretrain'
-pretrained = ''
+default_scope = "mmpretrain"
+pretrained = ""
 
 model = dict(
-    type='mmpretrain.ImageClassifier',
+    type="mmpretrain.ImageClassifier",
     data_preprocessor={{_base_.data_preprocessor}},
     backbone=dict(
-        type='emae_mm.ViTForClassification',
-        arch='base',
+        type="emae_mm.ViTForClassification",
+        arch="base",
         img_size=224,
         patch_size=16,
-        pool='cls',
+        pool="cls",
         frozen=True,
-        pretrained=''),
-    neck=dict(type='mmpretrain.ClsBatchNormNeck', input_features=768, affine=False, eps=1e-6),
+        pretrained="",
+    ),
+    neck=dict(type="mmpretrain.ClsBatchNormNeck", input_features=768, affine=False, eps=1e-6),
     head=dict(
-        type='mmpretrain.LinearClsHead',
+        type="mmpretrain.LinearClsHead",
         num_classes=1000,
         in_channels=768,
-        loss=dict(type='mmpretrain.CrossEntropyLoss'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01)))
+        loss=dict(type="mmpretrain.CrossEntropyLoss"),
+        init_cfg=dict(type="TruncNormal", layer="Linear", std=0.01),
+    ),
+)
 
 # without it each process keeps the batch-norm statistics of its own images
-default_hooks = dict(sync_buffers=dict(type='SyncBuffersHook'))
-record = dict(task='imagenet-linear', protocol='mae-linear-probe-90e', data='ImageNet-1K', metric='top1')
+default_hooks = dict(sync_buffers=dict(type="SyncBuffersHook"))
+record = dict(task="imagenet-linear", protocol="mae-linear-probe-90e", data="ImageNet-1K", metric="top1")

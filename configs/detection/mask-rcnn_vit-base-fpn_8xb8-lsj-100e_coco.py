@@ -11,32 +11,34 @@
 # positions (biases do decay). Positions start from the checkpoint's, resampled to 64 x 64, and are learned; MIMDet
 # recomputes sine-cosine ones for 64 x 64.
 _base_ = [
-    '../_base_/models/mask-rcnn_vit-base-fpn.py',
-    '../_base_/datasets/coco_lsj.py',
-    '../_base_/default_runtime.py',
+    "../_base_/models/mask-rcnn_vit-base-fpn.py",
+    "../_base_/datasets/coco_lsj.py",
+    "../_base_/default_runtime.py",
 ]
 
-default_scope = 'mmdet'
-pretrained = ''
-record = dict(task='coco-maskrcnn-fpn', protocol='li2021-maskrcnn-fpn-100e', data='COCO', metric='box_AP')
+default_scope = "mmdet"
+pretrained = ""
+record = dict(task="coco-maskrcnn-fpn", protocol="li2021-maskrcnn-fpn-100e", data="COCO", metric="box_AP")
 
 max_iters = 184375
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    loss_scale='dynamic',
-    optimizer=dict(type='AdamW', lr=1.6e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2),
+    type="AmpOptimWrapper",
+    loss_scale="dynamic",
+    optimizer=dict(type="AdamW", lr=1.6e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2),
     paramwise_cfg=dict(
-        norm_decay_mult=0.0, custom_keys={'pos_embed': dict(decay_mult=0.0), 'rel_pos': dict(decay_mult=0.0)}))
+        norm_decay_mult=0.0, custom_keys={"pos_embed": dict(decay_mult=0.0), "rel_pos": dict(decay_mult=0.0)}
+    ),
+)
 
 # warm-up of a quarter epoch (461 steps) times a cosine that counts from the first step and ends at 0
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=461),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=0, end=max_iters, T_max=max_iters),
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=461),
+    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=0, end=max_iters, T_max=max_iters),
 ]
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=18438)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=18438)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=64)
 
 log_processor = dict(by_epoch=False)

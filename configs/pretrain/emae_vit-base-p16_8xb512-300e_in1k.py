@@ -4,13 +4,13 @@
 #
 # Published (EMAE v1 Table 1; 68.4 for the same setting in its ablations): linear probe 68.2, fine-tuning 83.8.
 _base_ = [
-    '../_base_/models/emae_vit-base.py',
-    '../_base_/datasets/imagenet_pretrain.py',
-    '../_base_/schedules/pretrain_adamw_4096.py',
-    '../_base_/default_runtime.py',
+    "../_base_/models/emae_vit-base.py",
+    "../_base_/datasets/imagenet_pretrain.py",
+    "../_base_/schedules/pretrain_adamw_4096.py",
+    "../_base_/default_runtime.py",
 ]
 
-default_scope = 'mmpretrain'
+default_scope = "mmpretrain"
 model = dict(data_preprocessor={{_base_.data_preprocessor}})
-default_hooks = dict(export=dict(type='emae_mm.ExportEncoderHook'))
-record = dict(task='pretrain', method='EMAE', data='ImageNet-1K', epochs=300)
+default_hooks = dict(export=dict(type="emae_mm.ExportEncoderHook"))
+record = dict(task="pretrain", method="EMAE", data="ImageNet-1K", epochs=300)

@@ -3,7 +3,7 @@
 #   tools/dist_train.sh configs/pretrain/emae_vit-base-p16_8xb512-800e_in1k.py 8
 #
 # Published (EMAE v1 Table 1): linear probe 70.4, fine-tuning 84.0.
-_base_ = 'emae_vit-base-p16_8xb512-300e_in1k.py'
+_base_ = "emae_vit-base-p16_8xb512-300e_in1k.py"
 
 train_cfg = dict(max_epochs=800)
 record = dict(epochs=800)

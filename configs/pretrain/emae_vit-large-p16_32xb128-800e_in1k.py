@@ -4,9 +4,9 @@
 #       tools/dist_train.sh configs/pretrain/emae_vit-large-p16_32xb128-800e_in1k.py 8
 #
 # Published (EMAE v1 Table 1): linear probe 76.7, fine-tuning 86.3.
-_base_ = 'emae_vit-base-p16_8xb512-300e_in1k.py'
+_base_ = "emae_vit-base-p16_8xb512-300e_in1k.py"
 
-model = dict(backbone=dict(arch='large'))
+model = dict(backbone=dict(arch="large"))
 train_dataloader = dict(batch_size=128)
 train_cfg = dict(max_epochs=800)
 record = dict(epochs=800)

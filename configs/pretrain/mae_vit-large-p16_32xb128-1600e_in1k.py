@@ -4,9 +4,9 @@
 #       tools/dist_train.sh configs/pretrain/mae_vit-large-p16_32xb128-1600e_in1k.py 8
 #
 # Published: linear probe 75.6 (EMAE v1 Table 1; the official release reports 76.0), fine-tuning 85.9.
-_base_ = 'mae_vit-base-p16_8xb512-300e_in1k.py'
+_base_ = "mae_vit-base-p16_8xb512-300e_in1k.py"
 
-model = dict(backbone=dict(arch='large'))
+model = dict(backbone=dict(arch="large"))
 train_dataloader = dict(batch_size=128)
 train_cfg = dict(max_epochs=1600)
 record = dict(epochs=1600)

@@ -10,30 +10,31 @@
 # FP32, as the published runs were: their 'amp' configs never switch mixed precision on. '--amp' does.
 # Position embeddings and the class token decay, as they did in the published runs.
 _base_ = [
-    '../_base_/models/upernet_vit-base.py',
-    '../_base_/datasets/ade20k_512.py',
-    '../_base_/default_runtime.py',
+    "../_base_/models/upernet_vit-base.py",
+    "../_base_/datasets/ade20k_512.py",
+    "../_base_/default_runtime.py",
 ]
 
-default_scope = 'mmseg'
-pretrained = ''
-record = dict(task='ade20k-upernet', protocol='mae-upernet-160k', data='ADE20K', metric='mIoU')
+default_scope = "mmseg"
+pretrained = ""
+record = dict(task="ade20k-upernet", protocol="mae-upernet-160k", data="ADE20K", metric="mIoU")
 
 max_iters = 160000
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor='emae_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.65, no_decay_1d=True))
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    constructor="emae_mm.LayerDecayOptimWrapperConstructor",
+    paramwise_cfg=dict(layer_decay_rate=0.65, no_decay_1d=True),
+)
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=1500, end=max_iters),
+    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=1500, end=max_iters),
 ]
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=16000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=16000)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=16)
 
 log_processor = dict(by_epoch=False)

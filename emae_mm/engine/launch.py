@@ -18,7 +18,7 @@ from emae_mm.quiet import silence_known_noise
 # Overrides with these beginnings change no recipe: how data are loaded, what is logged, kept and named.
 HARMLESS = (
     "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness",
-    *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_workers", "persistent", "pin_")),
+    *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_w", "persistent", "pin_")),
 )  # fmt: skip
 
 __all__ = ["is_finished", "prepare_config", "run"]
@@ -190,7 +190,7 @@ def _plain_dataset(loader: dict | None) -> dict | None:
 
 
 def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
-    """A recipe that the command line changed no longer goes by its published name; pre-training says its real epochs."""
+    """A recipe the command line changed no longer goes by its published name; pre-training says its real epochs."""
     record = cfg.get("record")
     if not record:
         return

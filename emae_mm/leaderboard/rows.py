@@ -155,9 +155,9 @@ def _same_result(known: list[PublishedResult], new: list[PublishedResult]) -> bo
     first, other = known[0], new[0]
     if _published_setting(first) != _published_setting(other):
         return False
-    if first.pretrain_epochs != other.pretrain_epochs:
-        if other.pretrain_epochs is not None or _document(first.source) != _document(other.source):
-            return False
+    same_paper = other.pretrain_epochs is None and _document(first.source) == _document(other.source)
+    if first.pretrain_epochs != other.pretrain_epochs and not same_paper:
+        return False
     values = {result.metric: result.value for result in known}
     common = [result for result in new if result.metric in values]
     return bool(common) and all(values[result.metric] == result.value for result in common)

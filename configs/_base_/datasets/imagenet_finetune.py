@@ -1,33 +1,36 @@
 # ImageNet-1K for end-to-end fine-tuning (protocol 5.2): random resized crop (0.08, 1) bicubic, flip, RandAugment
 # m9-mstd0.5-inc1, random erasing 0.25 with pixel noise. Colours of the augmentations are BGR.
-_base_ = 'imagenet_eval.py'
+_base_ = "imagenet_eval.py"
 
 train_pipeline = [
-    dict(type='emae_mm.LoadImage', on_broken='skip', max_broken=100),
+    dict(type="emae_mm.LoadImage", on_broken="skip", max_broken=100),
     dict(
-        type='mmpretrain.RandomResizedCrop',
+        type="mmpretrain.RandomResizedCrop",
         scale=224,
         crop_ratio_range=(0.08, 1.0),
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='mmpretrain.RandomFlip', prob=0.5),
+        backend="pillow",
+        interpolation="bicubic",
+    ),
+    dict(type="mmpretrain.RandomFlip", prob=0.5),
     dict(
-        type='mmpretrain.RandAugment',
-        policies='timm_increasing',
+        type="mmpretrain.RandAugment",
+        policies="timm_increasing",
         num_policies=2,
         total_level=10,
         magnitude_level=9,
         magnitude_std=0.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic')),
+        hparams=dict(pad_val=[104, 116, 124], interpolation="bicubic"),
+    ),
     dict(
-        type='mmpretrain.RandomErasing',
+        type="mmpretrain.RandomErasing",
         erase_prob=0.25,
-        mode='rand',
+        mode="rand",
         min_area_ratio=0.02,
         max_area_ratio=1 / 3,
         fill_color=[103.53, 116.28, 123.675],
-        fill_std=[57.375, 57.12, 58.395]),
-    dict(type='mmpretrain.PackInputs'),
+        fill_std=[57.375, 57.12, 58.395],
+    ),
+    dict(type="mmpretrain.PackInputs"),
 ]
 
 train_dataloader = dict(
@@ -36,13 +39,13 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='emae_mm.ImageFolder', data_root=_base_.data_root, data_prefix='train', pipeline=train_pipeline))
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    collate_fn=dict(type="default_collate"),
+    dataset=dict(type="emae_mm.ImageFolder", data_root=_base_.data_root, data_prefix="train", pipeline=train_pipeline),
+)
 
 val_dataloader = _base_.test_dataloader
-val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, 5))
+val_evaluator = dict(type="mmpretrain.Accuracy", topk=(1, 5))
 test_evaluator = val_evaluator
 val_cfg = dict()
 test_cfg = dict()

@@ -1,23 +1,22 @@
 # ImageNet-1K without labels: random resized crop (0.2, 1) bicubic and flip, as MAE (protocol 1.4).
 # Any folder tree of images works in its place: --data-root DIR.
-data_root = 'data/imagenet'
+data_root = "data/imagenet"
 
 data_preprocessor = dict(
-    type='mmpretrain.SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+    type="mmpretrain.SelfSupDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
 
 train_pipeline = [
-    dict(type='emae_mm.LoadImage', on_broken='skip', max_broken=100),
+    dict(type="emae_mm.LoadImage", on_broken="skip", max_broken=100),
     dict(
-        type='mmpretrain.RandomResizedCrop',
+        type="mmpretrain.RandomResizedCrop",
         scale=224,
         crop_ratio_range=(0.2, 1.0),
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='mmpretrain.RandomFlip', prob=0.5),
-    dict(type='mmpretrain.PackInputs'),
+        backend="pillow",
+        interpolation="bicubic",
+    ),
+    dict(type="mmpretrain.RandomFlip", prob=0.5),
+    dict(type="mmpretrain.PackInputs"),
 ]
 
 train_dataloader = dict(
@@ -26,11 +25,9 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    collate_fn=dict(type="default_collate"),
     dataset=dict(
-        type='emae_mm.ImageFolder',
-        data_root=data_root,
-        data_prefix='train',
-        with_label=False,
-        pipeline=train_pipeline))
+        type="emae_mm.ImageFolder", data_root=data_root, data_prefix="train", with_label=False, pipeline=train_pipeline
+    ),
+)

@@ -5,20 +5,22 @@
 global_batch_size = 1024
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor='emae_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.65, no_decay_1d=True, no_decay_names=['cls_token', 'pos_embed']))
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05),
+    constructor="emae_mm.LayerDecayOptimWrapperConstructor",
+    paramwise_cfg=dict(layer_decay_rate=0.65, no_decay_1d=True, no_decay_names=["cls_token", "pos_embed"]),
+)
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(
-        type='CosineAnnealingLR',
+        type="CosineAnnealingLR",
         eta_min_ratio=1e-6 / (5e-4 * 1024 / 256),
         by_epoch=True,
         begin=5,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=5)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100, val_interval=5)
 auto_scale_lr = dict(base_batch_size=1024)

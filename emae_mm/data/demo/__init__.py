@@ -1,6 +1,6 @@
 """The embedded demonstration data set: real handwritten digits on real photographs, made on first use.
 
-It shows that every part of the line works and that pre-training helps; it is not a benchmark.
+It shows that every part of the line works; it is not a benchmark.
 """
 
 import json
