@@ -124,7 +124,7 @@ def test_decoder_only_or_foreign_files_are_errors(tmp_path):
     with pytest.raises(CheckpointError, match="missing from the checkpoint"):
         load_encoder(encoder, tmp_path / "decoder.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"text\.pth"):
+    with pytest.raises(CheckpointError, match=r"text\.pth is unreadable"):
         load_encoder(encoder, tmp_path / "text.pth")
     whole = tmp_path / "whole.pth"
     torch.save(encoder.state_dict(), whole)
@@ -144,7 +144,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
     torch.save({"model": tiny(img_size=64).state_dict(), "extra": RunsCode()}, tmp_path / "evil.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"model": RunsCode()}))
     for name in ("evil.pth", "plain.pth"):
-        with pytest.raises(CheckpointError, match=name):
+        with pytest.raises(CheckpointError, match=f"(?s){name}.*would run code"):
             load_encoder(tiny(img_size=64), tmp_path / name)
     assert "code ran" not in capsys.readouterr().out
 

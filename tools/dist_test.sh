@@ -1,22 +1,7 @@
 #!/usr/bin/env bash
-# Evaluate one config on several processes of this machine (or of each of several machines):
+# Evaluate one config on several processes:
 #   tools/dist_test.sh CONFIG NUM_PROCESSES [options of tools/test.py]
-# One process a GPU (NCCL); without a GPU the same command uses CPU processes (gloo).
-# Several machines: set NNODES, NODE_RANK, MASTER_ADDR (and PORT) on each.
+# Machines, ports and devices as in dist_train.sh.
 set -euo pipefail
 
-if [ "$#" -lt 2 ]; then
-    echo "usage: $0 CONFIG NUM_PROCESSES [options]" >&2
-    exit 2
-fi
-config=$1
-processes=$2
-shift 2
-
-exec python -m emae_mm.engine.torchrun \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$processes" \
-    "$(dirname "$0")/test.py" "$config" --launcher pytorch "$@"
+SCRIPT=test.py exec "$(dirname "$0")/dist_train.sh" "$@"

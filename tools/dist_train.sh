@@ -2,6 +2,7 @@
 # Train one config on several processes of this machine (or of each of several machines):
 #   tools/dist_train.sh CONFIG NUM_PROCESSES [options of tools/train.py]
 # One process a GPU (NCCL); without a GPU the same command uses CPU processes (gloo).
+# SCRIPT is the script it starts, beside this one (default: train.py).
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR (and PORT) on each.
 set -euo pipefail
 
@@ -19,4 +20,4 @@ exec python -m emae_mm.engine.torchrun \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \
     --master_port="${PORT:-29500}" \
     --nproc_per_node="$processes" \
-    "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"
+    "$(dirname "$0")/${SCRIPT:-train.py}" "$config" --launcher pytorch "$@"

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from torch import Tensor
 from emae_mm.errors import CheckpointError
 
 TIMM_PREFIX = "timm:"
+REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
+"""Where torch's safe unpickler says what it refuses, in a message of many lines."""
+DAMAGED = re.compile(r"Unsupported operand")
+"""What it says of bytes that are no pickle, or a pickle of a protocol torch does not write."""
 
 
 @dataclass
@@ -96,20 +101,27 @@ def read_torch_file(path: str | Path, map_location: Any = "cpu") -> dict:
         raise CheckpointError(f"checkpoint {path} does not exist", "give the path of a file on this machine")
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+        found = REASON.search(str(error))
+        reason = (found[1] if found else str(error).partition("\n")[0] or type(error).__name__)[:200]
+        if isinstance(error, pickle.UnpicklingError) and (found and not DAMAGED.match(reason) or _is_bare_pickle(path)):
+            raise CheckpointError(
+                f"checkpoint {path} holds more than tensors and plain values, and would run code when loaded ({reason})",
+                "re-save only its state dict with torch.save({'model': state_dict}, FILE) where you trust it",
+            ) from error
         raise CheckpointError(
-            f"checkpoint {path} holds more than tensors and plain values, and would run code when loaded "
-            f"({str(error).splitlines()[0][:200]})",
-            "re-save only its state dict with torch.save({'model': state_dict}, FILE) where you trust it",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is unreadable: {str(error).splitlines()[0][:200]}",
+            f"checkpoint {path} is unreadable: {reason}",
             "the file may be truncated or no torch checkpoint: copy or export it again",
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}", "expected a dictionary of tensors")
     return content
+
+
+def _is_bare_pickle(path: str | Path) -> bool:
+    """Whether a file begins like a pickle of any modern protocol; torch's own files are zip archives."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def _timm_state(name: str) -> dict[str, Tensor]:
