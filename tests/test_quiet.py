@@ -28,11 +28,15 @@ def _restore():
     from mmengine.logging import logger as module
 
     factory = logging.getLogRecordFactory()
+    printed = vars(module).pop("print", None)
+    logging.setLogRecordFactory(logging.LogRecord)  # runs of other tests in this process have silenced it already
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         yield
     logging.setLogRecordFactory(factory)
     vars(module).pop("print", None)
+    if printed is not None:
+        module.print = printed
 
 
 def emit(channel: str, text: str, category: type[Warning], capsys) -> str:

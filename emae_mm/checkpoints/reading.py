@@ -104,9 +104,11 @@ def read_torch_file(path: str | Path, map_location: Any = "cpu") -> dict:
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         found = REASON.search(str(error))
         reason = (found[1] if found else str(error).partition("\n")[0] or type(error).__name__)[:200]
-        if isinstance(error, pickle.UnpicklingError) and (found and not DAMAGED.match(reason) or _is_bare_pickle(path)):
+        if isinstance(error, pickle.UnpicklingError) and (
+            (found and not DAMAGED.match(reason)) or _is_bare_pickle(path)
+        ):
             raise CheckpointError(
-                f"checkpoint {path} holds more than tensors and plain values, and would run code when loaded ({reason})",
+                f"checkpoint {path} holds more than tensors and plain values; it would run code when loaded ({reason})",
                 "re-save only its state dict with torch.save({'model': state_dict}, FILE) where you trust it",
             ) from error
         raise CheckpointError(
