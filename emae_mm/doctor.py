@@ -123,6 +123,17 @@ def check_package(distribution: str) -> Check:
     return Check(distribution, OK, found)
 
 
+def check_transformers() -> Check:
+    """No transformers, or one that mmpretrain can be imported beside: with 5 and later its import fails."""
+    found = installed_version("transformers")
+    if found is None:
+        return Check("transformers", OK, "not installed, only tests use it")
+    if _release(found) >= (5,):
+        fix = "pip install 'transformers<5': onedl-mmpretrain cannot be imported beside this one"
+        return Check("transformers", FAIL, found, fix)
+    return Check("transformers", OK, found)
+
+
 def check_operators() -> Check:
     """Whether mmcv's operators are compiled or served by the stand-in."""
     from emae_mm.ops import operators_in_use
@@ -221,6 +232,7 @@ def checks() -> list[tuple[str, Callable[[], Check]]]:
         ("mmcv operators", check_operators),
         ("cv2", check_cv2),
         *((name, lambda name=name: check_package(name)) for name in OTHERS),
+        ("transformers", check_transformers),
         ("setuptools", check_setuptools),
         ("GPU", check_gpu),
         ("bf16 on the CPU", check_cpu_bf16),

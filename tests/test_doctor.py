@@ -62,6 +62,13 @@ def test_upstream_openmmlab_in_the_same_folder_is_a_failure(monkeypatch, fork):
     assert "mmcv 2.1.0" in check.detail and "pip uninstall mmcv" in check.fix
 
 
+@pytest.mark.parametrize(("version", "status"), [("5.23.0", doctor.FAIL), ("4.57.6", doctor.OK), (None, doctor.OK)])
+def test_transformers_that_break_mmpretrain_are_a_failure(monkeypatch, version, status):
+    monkeypatch.setattr(doctor, "installed_version", lambda name: version)
+    check = doctor.check_transformers()
+    assert check.status == status and ("transformers<5" in check.fix) == (status == doctor.FAIL)
+
+
 def test_little_space_and_no_compiler_are_warnings(monkeypatch):
     assert doctor.check_space("disk", "/", 1e9, "make room").fix == "make room"
     assert doctor.check_space("disk", "/does/not/exist", 1.0, "make room").status == doctor.WARN
