@@ -20,6 +20,8 @@ METRICS = {
     "accuracy": MetricInfo("accuracy", is_accuracy=True),
     "box_AP": MetricInfo("box AP"),
     "mask_AP": MetricInfo("mask AP"),
+    "box_AP50": MetricInfo("box AP50"),
+    "mask_AP50": MetricInfo("mask AP50"),
     "mIoU": MetricInfo("mIoU"),
     "SSIM": MetricInfo("SSIM", unit="", decimals=3),
     "LPIPS": MetricInfo("LPIPS", unit="", higher_is_better=False, decimals=3),
