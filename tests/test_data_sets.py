@@ -84,6 +84,8 @@ def coco_config(root: Path, **options) -> dict:
 
 
 def test_coco_reads_classes_from_the_file(coco, capsys):
+    DATASETS.get("CocoFormatDataset")  # the first look-up imports mmdet, which has things to say
+    capsys.readouterr()
     assert classes_of_coco(coco / "instances.json") == ("cup", "dog", "kite")
     data = DATASETS.build(coco_config(coco))
     assert data.metainfo["classes"] == ("cup", "dog", "kite") and len(data.metainfo["palette"]) == 3
