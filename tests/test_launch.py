@@ -15,6 +15,7 @@ from toy_run import write_config
 
 from emae_mm.engine import launch
 from emae_mm.engine.distributed import share_batch
+from emae_mm.engine.follow_data import read_classes
 from emae_mm.engine.plain import to_history, to_plain
 from emae_mm.errors import CheckpointError, ConfigError, UserError
 
@@ -65,7 +66,7 @@ def test_data_root_reaches_every_data_set_and_the_evaluators(tmp_path):
 
 def test_number_of_classes_is_that_of_the_data(tmp_path):
     cfg = launch.prepare_config(LINEAR, data_root=_image_folder(tmp_path / "data", 3), pretrained="random")
-    launch._read_classes(cfg)
+    read_classes(cfg)
     assert cfg.model.head.num_classes == 3
 
 

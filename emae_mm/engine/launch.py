@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from emae_mm.engine.distributed import adapt_to_cpu, init_distributed, share_batch
+from emae_mm.engine.follow_data import data_name, follow_annotations, read_classes, set_everywhere
 from emae_mm.engine.schedule import check_schedule
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
 from emae_mm.errors import ConfigError
@@ -67,10 +68,10 @@ def prepare_config(
     if data_root is not None:
         if not Path(data_root).is_dir():
             raise ConfigError(f"data root {data_root} is not a folder", "give the folder that holds the data set")
-        _set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
-    _follow_annotations(cfg)
+        set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
+    follow_annotations(cfg)
     if cfg.get("record", {}).get("data") == "":
-        cfg.record.data = _data_name(cfg)
+        cfg.record.data = data_name(cfg)
     if pretrained:
         if "pretrained" not in cfg:
             raise ConfigError(f"{path.name} takes no pretrained encoder", "give --pretrained to transfer configs only")
@@ -108,7 +109,7 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     _require_start(cfg)
     check_schedule(cfg)
     init_distributed(cfg.launcher)
-    _read_classes(cfg)
+    read_classes(cfg)
     from emae_mm.data.checks import check_config_data
 
     reports = check_config_data(cfg)
@@ -170,25 +171,6 @@ def _mend_mmseg_name() -> None:
     MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
-def _set_everywhere(node: Any, key: str, value: Any) -> None:
-    if isinstance(node, dict):
-        for name in node:
-            if name == key:
-                node[name] = value
-            else:
-                _set_everywhere(node[name], key, value)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            _set_everywhere(item, key, value)
-
-
-def _plain_dataset(loader: dict | None) -> dict | None:
-    dataset = (loader or {}).get("dataset")
-    while dataset is not None and "dataset" in dataset:
-        dataset = dataset["dataset"]
-    return dataset
-
-
 def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
     """A recipe the command line changed no longer goes by its published name; pre-training says its real epochs."""
     record = cfg.get("record")
@@ -199,42 +181,6 @@ def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
     changed = [f"{key}={value}" for key, value in sorted(overrides.items()) if not key.startswith(HARMLESS)]
     if changed:
         record.protocol = f"{record.get('protocol') or Path(cfg.filename).stem}, with {', '.join(changed)}"
-
-
-def _data_name(cfg: Config) -> str:
-    """What a config for any data calls its data: the name of the data root's folder."""
-    dataset = _plain_dataset(cfg.get("train_dataloader") or cfg.get("test_dataloader")) or {}
-    return Path(dataset.get("data_root") or "").resolve().name or "unnamed"
-
-
-def _follow_annotations(cfg: Config) -> None:
-    """COCO's evaluators read the annotation file of the data they evaluate."""
-    for split in ("val", "test"):
-        dataset = _plain_dataset(cfg.get(f"{split}_dataloader"))
-        evaluators = cfg.get(f"{split}_evaluator") or []
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            if dataset and "ann_file" in evaluator and dataset.get("ann_file"):
-                evaluator["ann_file"] = str(Path(dataset.get("data_root") or "") / dataset["ann_file"])
-
-
-def _read_classes(cfg: Config) -> None:
-    """Set every ``num_classes`` of the model to what the training (or test) data has."""
-    from emae_mm.data.checks.config import plain_datasets
-    from emae_mm.data.classes import classes_of_ade20k, classes_of_coco, classes_of_imagefolder
-
-    loader = cfg.get("train_dataloader") or cfg.get("test_dataloader")
-    for dataset in plain_datasets(loader["dataset"]) if loader else ():
-        kind = str(dataset.cfg.get("type")).removeprefix("emae_mm.")
-        if kind == "ImageFolder" and dataset.cfg.get("with_label", True):
-            classes = dataset.classes or classes_of_imagefolder(dataset.prefix("img_path"))
-        elif kind == "CocoFormatDataset":
-            classes = dataset.classes or classes_of_coco(dataset.path(dataset.cfg["ann_file"]))
-        elif kind == "ADE20KFormatDataset":
-            classes = dataset.classes or classes_of_ade20k(dataset.root)
-        else:
-            continue
-        _set_everywhere(cfg.model, "num_classes", len(classes))
-        return
 
 
 def _require_start(cfg: Config) -> None:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
 from emae_mm.checkpoints import file_sha256
+from emae_mm.engine.follow_data import read_classes
 from emae_mm.engine.hooks import checkpoints_in
 from emae_mm.engine.record_hook import CONFIG_FILE
 from emae_mm.errors import ConfigError, UserError
@@ -42,13 +43,11 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 def is_finished(cfg: Config) -> bool:
     """Whether this very run has left its record."""
-    from emae_mm.engine.launch import _read_classes
-
     work_dir = Path(cfg.work_dir)
     if not (work_dir / RECORD_NAME).is_file() or not (work_dir / CONFIG_FILE).is_file():
         return False
     cfg = cfg.copy()
-    _read_classes(cfg)
+    read_classes(cfg)
     return (work_dir / CONFIG_FILE).read_text() == identity(cfg)
 
 

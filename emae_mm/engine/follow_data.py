@@ -1,0 +1,62 @@
+"""What a config takes from the data it is given: roots, annotation files, names and numbers of classes."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+
+def set_everywhere(node: Any, key: str, value: Any) -> None:
+    """Give every ``key`` within a config the same value, in place."""
+    if isinstance(node, dict):
+        for name in node:
+            if name == key:
+                node[name] = value
+            else:
+                set_everywhere(node[name], key, value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            set_everywhere(item, key, value)
+
+
+def _plain_dataset(loader: dict | None) -> dict | None:
+    dataset = (loader or {}).get("dataset")
+    while dataset is not None and "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset
+
+
+def data_name(cfg: Config) -> str:
+    """What a config for any data calls its data: the name of the data root's folder."""
+    dataset = _plain_dataset(cfg.get("train_dataloader") or cfg.get("test_dataloader")) or {}
+    return Path(dataset.get("data_root") or "").resolve().name or "unnamed"
+
+
+def follow_annotations(cfg: Config) -> None:
+    """COCO's evaluators read the annotation file of the data they evaluate."""
+    for split in ("val", "test"):
+        dataset = _plain_dataset(cfg.get(f"{split}_dataloader"))
+        evaluators = cfg.get(f"{split}_evaluator") or []
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if dataset and "ann_file" in evaluator and dataset.get("ann_file"):
+                evaluator["ann_file"] = str(Path(dataset.get("data_root") or "") / dataset["ann_file"])
+
+
+def read_classes(cfg: Config) -> None:
+    """Set every ``num_classes`` of the model to what the training (or test) data has."""
+    from emae_mm.data.checks.config import plain_datasets
+    from emae_mm.data.classes import classes_of_ade20k, classes_of_coco, classes_of_imagefolder
+
+    loader = cfg.get("train_dataloader") or cfg.get("test_dataloader")
+    for dataset in plain_datasets(loader["dataset"]) if loader else ():
+        kind = str(dataset.cfg.get("type")).removeprefix("emae_mm.")
+        if kind == "ImageFolder" and dataset.cfg.get("with_label", True):
+            classes = dataset.classes or classes_of_imagefolder(dataset.prefix("img_path"))
+        elif kind == "CocoFormatDataset":
+            classes = dataset.classes or classes_of_coco(dataset.path(dataset.cfg["ann_file"]))
+        elif kind == "ADE20KFormatDataset":
+            classes = dataset.classes or classes_of_ade20k(dataset.root)
+        else:
+            continue
+        set_everywhere(cfg.model, "num_classes", len(classes))
+        return
