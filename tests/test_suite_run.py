@@ -109,3 +109,23 @@ def test_a_stage_that_fails_leaves_finished_ones_alone(suite, data, tmp_path):
         call(suite, data, out)
     assert (out / "emae" / "pretrain" / "record.json").is_file()
     assert (out / "random-init" / "k-nn" / "record.json").is_file()
+
+
+def test_a_finished_transfer_tested_again_is_recorded_under_its_own_name(data, tmp_path):
+    name, root = "classification/demo/linear_vit-demo_demo", data / "classification"
+    options = {"train_cfg.max_epochs": 2, "train_cfg.val_interval": 2, "global_batch_size": 8}
+    trained = launch.prepare_config(
+        name, data_root=root, pretrained="random", work_dir=tmp_path / "train", cfg_options=options
+    )
+    top1 = launch.run(trained, quiet=True)["accuracy/top1"]
+    record = read_record(tmp_path / "train" / "record.json")
+    assert record.method == "random init" and record.arch == "ViT-128x4/8"
+    assert record.metrics["top1"].value == pytest.approx(top1)
+    # a recipe changed on the command line does not go by the config's protocol
+    assert record.protocol.startswith("demo-linear-5e, with ") and "train_cfg.max_epochs=2" in record.protocol
+
+    checkpoint = str(tmp_path / "train" / "epoch_2.pth")
+    tested = launch.prepare_config(name, data_root=root, load_from=checkpoint, work_dir=tmp_path / "test")
+    assert launch.test(tested, quiet=True)["accuracy/top1"] == top1
+    again = read_record(tmp_path / "test" / "record.json")
+    assert (again.method, again.arch, again.pretrain_epochs) == ("random init", "ViT-128x4/8", 0)

@@ -12,7 +12,7 @@ from emae_mm.checkpoints import read_checkpoint
 from emae_mm.engine.hooks import ENCODER_FILE
 from emae_mm.leaderboard.metrics import info
 from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
-from emae_mm.leaderboard.records import RECORD_NAME, identify, write_record
+from emae_mm.leaderboard.records import RECORD_NAME, identify, read_record, write_record
 from emae_mm.leaderboard.schema import Hardware, Metric, Record
 from emae_mm.models.vit import ARCHITECTURES
 from emae_mm.registry import HOOKS
@@ -147,6 +147,12 @@ class RecordHook(Hook):
         source = cfg.get("pretrained", "")
         if source == "random":
             return None, dict(RANDOM_START)
+        if not source:  # a finished transfer is tested again: what was transferred stands in the record beside it
+            beside = Path(cfg.load_from).with_name(RECORD_NAME)
+            if not beside.is_file():
+                return Path(cfg.load_from), {"method": Path(cfg.load_from).name}
+            old = read_record(beside)
+            return None, dict(method=old.method, arch=old.arch, data=old.pretrain_data, epochs=old.pretrain_epochs)
         meta = read_checkpoint(source).meta
         named = meta if "method" in meta else {"method": Path(source).name.removeprefix("timm:")}
         return (Path(source) if Path(source).is_file() else None), dict(named)
