@@ -67,7 +67,18 @@ def test_data_root_reaches_every_data_set_and_the_evaluators(tmp_path):
 def test_number_of_classes_is_that_of_the_data(tmp_path):
     cfg = launch.prepare_config(LINEAR, data_root=_image_folder(tmp_path / "data", 3), pretrained="random")
     read_classes(cfg)
-    assert cfg.model.head.num_classes == 3
+    assert cfg.model.head.num_classes == 3 and cfg.record.data == "emae-demo"
+
+
+@pytest.mark.parametrize(("classes", "name"), [(3, "my images"), (1000, "ImageNet-1K")])
+def test_a_record_claims_a_known_data_set_only_with_its_number_of_classes(tmp_path, classes, name):
+    root = tmp_path / "my images"
+    for index in range(classes):
+        (root / "train" / f"class{index}").mkdir(parents=True)
+    full = "classification/linear_vit-base-p16_8xb2048-90e_in1k"
+    cfg = launch.prepare_config(full, data_root=root, pretrained="random")
+    read_classes(cfg)
+    assert cfg.model.head.num_classes == classes and cfg.record.data == name
 
 
 def test_work_directory_of_another_config_is_refused(toy):

@@ -5,6 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+NUM_CLASSES = {"ImageNet-1K": 1000, "COCO": 80, "ADE20K": 150}
+
 
 def set_everywhere(node: Any, key: str, value: Any) -> None:
     """Give every ``key`` within a config the same value, in place."""
@@ -43,7 +45,10 @@ def follow_annotations(cfg: Config) -> None:
 
 
 def read_classes(cfg: Config) -> None:
-    """Set every ``num_classes`` of the model to what the training (or test) data has."""
+    """Set every ``num_classes`` of the model to what the training (or test) data has.
+
+    A record that would claim a well-known data set which has another number of classes names the data's folder instead.
+    """
     from emae_mm.data.checks.config import plain_datasets
     from emae_mm.data.classes import classes_of_ade20k, classes_of_coco, classes_of_imagefolder
 
@@ -59,4 +64,7 @@ def read_classes(cfg: Config) -> None:
         else:
             continue
         set_everywhere(cfg.model, "num_classes", len(classes))
+        record = cfg.get("record", {})
+        if len(classes) != NUM_CLASSES.get(record.get("data"), len(classes)):
+            record.data = data_name(cfg)
         return

@@ -52,14 +52,14 @@ def draw_reconstructions(
 
 def _load(stage: Stage) -> tuple[torch.nn.Module, Tensor, Tensor]:
     from mmengine.config import Config
-    from mmengine.runner.checkpoint import find_latest_checkpoint
 
     from emae_mm.checkpoints import load_pretraining
+    from emae_mm.engine.hooks import checkpoints_in
     from emae_mm.registry import MODELS
 
     cfg = Config.fromfile(stage.config)
     model = MODELS.build(cfg.model)
-    load_pretraining(model, find_latest_checkpoint(str(stage.work_dir)))
+    load_pretraining(model, checkpoints_in(stage.work_dir)[-1])
     preprocessor = cfg.model.data_preprocessor
     return model.eval(), torch.tensor(preprocessor.mean), torch.tensor(preprocessor.std)
 
