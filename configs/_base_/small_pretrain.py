@@ -14,7 +14,7 @@ small_pipeline = [
 ]
 small_decoder = dict(decoder_dim=64, depth=1, num_heads=4)
 # So few images need many small steps: at the batches of 16 and 32 used here, lr 1.5e-4 * batch / 256 would hardly move
-# the model, and 2e-3 at a batch of 64 left its features worse than at random.
+# the model, and 2e-3 at a batch of 64 left EMAE's features worse than random ones.
 small_lr = 1e-3
 small_warmup = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
