@@ -1,13 +1,12 @@
 """Reading encoders from files, and what to say when they do not fit."""
 
 from emae_mm.checkpoints.encoder import LoadReport, export_encoder, load_encoder, load_pretraining
-from emae_mm.checkpoints.reading import Checkpoint, file_sha256, read_checkpoint
+from emae_mm.checkpoints.reading import Checkpoint, read_checkpoint
 
 __all__ = [
     "Checkpoint",
     "LoadReport",
     "export_encoder",
-    "file_sha256",
     "load_encoder",
     "load_pretraining",
     "read_checkpoint",

@@ -1,6 +1,5 @@
 """Reading checkpoint files without running code from them."""
 
-import hashlib
 import pickle
 import re
 from dataclasses import dataclass, field
@@ -32,19 +31,6 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     source: str
     meta: dict = field(default_factory=dict)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:

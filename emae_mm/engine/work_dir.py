@@ -9,12 +9,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
-from emae_mm.checkpoints import file_sha256
 from emae_mm.engine.follow_data import read_classes
 from emae_mm.engine.hooks import checkpoints_in
 from emae_mm.engine.record_hook import CONFIG_FILE
 from emae_mm.errors import ConfigError, UserError
-from emae_mm.fileio import write_text
+from emae_mm.fileio import file_sha256, write_text
 from emae_mm.leaderboard.records import RECORD_NAME
 
 # What may change between two calls of the same run: where it is, how it is launched, shown and continued.

@@ -1,13 +1,12 @@
 """Records on disk: one small JSON file beside each finished run."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from emae_mm.errors import UserError
-from emae_mm.fileio import write_text
+from emae_mm.fileio import file_sha256, write_text
 from emae_mm.leaderboard.schema import (
     SCHEMA_VERSION,
     CodeVersion,
@@ -37,14 +36,11 @@ def identify(path: str | Path, folder: str | Path) -> FileIdentity:
     """
     path, folder = Path(path).resolve(), Path(folder).resolve()
     name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest = file_sha256(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
-    return FileIdentity(path=name, sha256=digest.hexdigest())
+    return FileIdentity(path=name, sha256=digest)
 
 
 def write_record(record: Record, path: str | Path) -> None:
