@@ -1,8 +1,11 @@
-"""Where the configs are: beside the package in a checkout, inside it in an installed wheel."""
+"""Where things are: the configs (beside the package in a checkout, inside it in a wheel), and a run's encoder."""
 
 from pathlib import Path
 
 from emae_mm.errors import ConfigError
+
+ENCODER_FILE = "encoder.pth"
+"""What a pre-training run calls the encoder it exports into its work directory."""
 
 PACKAGE = Path(__file__).resolve().parent
 

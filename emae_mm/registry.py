@@ -21,7 +21,6 @@ MODELS = _child("model", root.MODELS, "models", "models.algorithms")
 DATASETS = _child("dataset", root.DATASETS, "data.imagefolder", "data.coco", "data.ade20k", "engine")
 TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "engine")
-METRICS = _child("metric", root.METRICS, "engine")
 HOOKS = _child("hook", root.HOOKS, "engine")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")
@@ -30,5 +29,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine.layer_decay"
 )
 RUNNERS = _child("runner", root.RUNNERS, "engine")
-LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine")
 MASKINGS = root.Registry("mask strategy", scope=SCOPE, locations=[f"{SCOPE}.models"])

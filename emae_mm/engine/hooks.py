@@ -12,9 +12,9 @@ from mmengine.model import is_model_wrapper
 from emae_mm.checkpoints import export_encoder
 from emae_mm.errors import UserError
 from emae_mm.fileio import write_text
+from emae_mm.paths import ENCODER_FILE
 from emae_mm.registry import HOOKS
 
-ENCODER_FILE = "encoder.pth"
 _STEP = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 
 

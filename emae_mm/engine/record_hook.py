@@ -9,12 +9,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from emae_mm.checkpoints import read_checkpoint
-from emae_mm.engine.hooks import ENCODER_FILE
 from emae_mm.leaderboard.metrics import info
 from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
 from emae_mm.leaderboard.records import RECORD_NAME, identify, read_record, write_record
 from emae_mm.leaderboard.schema import Hardware, Metric, Record
 from emae_mm.models.vit import ARCHITECTURES
+from emae_mm.paths import ENCODER_FILE
 from emae_mm.registry import HOOKS
 
 CONFIG_FILE = "config.json"

@@ -4,9 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emae_mm.errors import ConfigError
-from emae_mm.paths import find_config
-
-ENCODER_FILE = "encoder.pth"
+from emae_mm.paths import ENCODER_FILE, find_config
 
 
 @dataclass(frozen=True)
