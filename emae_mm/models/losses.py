@@ -3,6 +3,8 @@
 All losses are computed in float32 when the model runs in half precision, otherwise in the model's own precision.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -64,6 +66,50 @@ def reconstruction_loss(predictions: Tensor, targets: Tensor, mask: Tensor) -> T
     return ((error * mask).sum(dim=(0, 2)) / mask.sum(dim=(0, 2))).mean()
 
 
+def hidden_reconstruction_loss(predictions: Tensor, targets: Tensor, ids_hidden: Tensor) -> Tensor:
+    """:func:`reconstruction_loss` of predictions that exist for hidden patches only.
+
+    Args:
+        predictions: (B, K, m, P).
+        targets: (B, N, P), shared by the parts.
+        ids_hidden: (B, K, m) int64, the patch each prediction is of.
+
+    Returns:
+        scalar.
+    """
+    return HiddenSquaredError.apply(predictions, targets, ids_hidden) / predictions.numel()
+
+
+class HiddenSquaredError(torch.autograd.Function):
+    """Sum of squared differences to the patches ``ids_hidden`` of the targets.
+
+    Goes part by part and keeps nothing for the backward pass that is not there already, so that the targets are never
+    copied K times. Inputs as for :func:`hidden_reconstruction_loss`; gradients for the predictions only.
+    """
+
+    @staticmethod
+    def forward(ctx, predictions: Tensor, targets: Tensor, ids_hidden: Tensor) -> Tensor:
+        ctx.save_for_backward(predictions, targets, ids_hidden)
+        total = targets.new_zeros(())
+        for part in range(predictions.shape[1]):
+            total = total + _difference(predictions, targets, ids_hidden, part).square().sum()
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        predictions, targets, ids_hidden = ctx.saved_tensors
+        gradient = torch.empty_like(predictions)
+        for part in range(predictions.shape[1]):
+            gradient[:, part] = _difference(predictions, targets, ids_hidden, part) * (2 * grad)
+        return gradient, None, None
+
+
+def _difference(predictions: Tensor, targets: Tensor, ids_hidden: Tensor, part: int) -> Tensor:
+    index = ids_hidden[:, part].unsqueeze(-1).expand(-1, -1, targets.shape[-1])
+    return full_precision(predictions[:, part]) - targets.gather(1, index)
+
+
 def self_consistency_loss(predictions: Tensor, mask: Tensor, *, partitions: bool, norm: str = "overlap") -> Tensor:
     """How much parts disagree about the patches that are hidden from both (EMAE Eq. 9-11).
 
@@ -85,16 +131,55 @@ def self_consistency_loss(predictions: Tensor, mask: Tensor, *, partitions: bool
     Raises:
         ConfigError: unknown ``norm``.
     """
+    _check_norm(norm)
+    mean_distance = _disjoint_distance if partitions else _pairwise_distance
+    distance = mean_distance(predictions, mask, norm)
+    return distance + distance.detach()
+
+
+def runs_consistency_loss(predictions: Tensor, norm: str = "overlap") -> Tensor:
+    """:func:`self_consistency_loss` of disjoint parts whose predictions exist for hidden patches only.
+
+    Args:
+        predictions: (B, K, (K-1)*n, P): part i's predictions of n patches of part 0, of part 1 and so on, its own left
+            out, as :meth:`ParallelMasking.groups` orders them. Which patches they are need not be known.
+        norm: see there.
+
+    Returns:
+        scalar; exactly 0 without a gradient for K = 2.
+    """
+    _check_norm(norm)
+    batch, parts, hidden, pixels = predictions.shape
+    if parts < 3:
+        return full_precision(predictions).new_zeros(())
+    runs = predictions.reshape(batch, parts * (parts - 1), hidden // (parts - 1), pixels)
+    distance = SumOfPairwiseDistances.apply(runs, _planes_of_runs(parts))
+    distance = distance / _compared(batch, parts, parts * runs.shape[2], pixels, norm)
+    return distance + distance.detach()
+
+
+def _check_norm(norm: str) -> None:
     if norm not in CONSISTENCY_NORMS:
         raise ConfigError(f"sc_norm={norm!r} is unknown", f"use one of {CONSISTENCY_NORMS}")
-    mean_distance = _disjoint_distance if partitions else _pairwise_distance
-    distance = mean_distance(full_precision(predictions), mask, norm)
-    return distance + distance.detach()
+
+
+def _compared(batch: int, parts: int, patches: int, pixels: int, norm: str) -> float:
+    """By what the sum of all distances between disjoint parts is divided."""
+    positions = patches * (parts - 2) / parts if norm == "overlap" else patches
+    return batch * positions * pixels * (parts * (parts - 1) // 2)
+
+
+def _planes_of_runs(parts: int) -> list[list[int]]:
+    """For each rank r of K-1 and each part j, the run that is the r-th other part's prediction of part j's patches."""
+    return [
+        [(i := r + (r >= j)) * (parts - 1) + (j - (j > i)) for j in range(parts)] for r in range(parts - 1)
+    ]  # part i's run of part j's patches is its j-th, or the one before if its own would have come first
 
 
 def _pairwise_distance(predictions: Tensor, mask: Tensor, norm: str) -> Tensor:
     """Mean over pairs of mean |p_i - p_j|, for masks whose overlaps may differ."""
     parts, patches = mask.shape[1:]
+    predictions = full_precision(predictions)
     total = predictions.new_zeros(())
     for i in range(parts):
         for j in range(i + 1, parts):
@@ -111,14 +196,13 @@ def _disjoint_distance(predictions: Tensor, mask: Tensor, norm: str) -> Tensor:
     """The same mean when the parts partition the image, in O(K log K) per pixel."""
     batch, parts, patches, pixels = predictions.shape
     if parts < 3:
-        return predictions.new_zeros(())
+        return full_precision(predictions).new_zeros(())
     # The one part that sees a position is left out there: its prediction of that position is never compared.
     seen_by = mask.argmin(dim=1, keepdim=True)
     others = torch.arange(parts - 1, device=mask.device).view(1, -1, 1)
     others = others + (others >= seen_by)
     hidden = predictions.gather(1, others.unsqueeze(-1).expand(-1, -1, -1, pixels))
-    positions = patches * (parts - 2) / parts if norm == "overlap" else patches
-    return SumOfPairwiseDistances.apply(hidden) / (batch * positions * pixels * (parts * (parts - 1) // 2))
+    return SumOfPairwiseDistances.apply(hidden) / _compared(batch, parts, patches, pixels, norm)
 
 
 def sorting_network(size: int) -> list[tuple[int, int]]:
@@ -146,38 +230,53 @@ class SumOfPairwiseDistances(torch.autograd.Function):
     network of elementwise minima and maxima, many times faster than ``torch.sort`` on short rows, and the network is
     run backwards on the factors, so only one byte per value is kept for the backward pass.
 
-    Input (B, m, ...) floating point with m < 128; output a scalar.
+    Inputs: values (B, m, ...) floating point with m < 128; or (B, G, ...) and ``planes``, m lists of equally many
+    places along dimension 1 each: the r-th values to be compared are those at the places of the r-th list. Output: a
+    scalar, at least in float32.
     """
 
     CHUNK_ELEMENTS = 1 << 19  # keeps a chunk's planes inside a CPU's last-level cache
 
     @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        # A chunk is at least one image; on an accelerator one large launch is faster than many small ones.
-        per_image = values[0].numel()
-        images = (
-            max(1, SumOfPairwiseDistances.CHUNK_ELEMENTS // per_image) if values.device.type == "cpu" else len(values)
-        )
-        factors = torch.empty_like(values, dtype=torch.int8)
-        total = values.new_zeros(())
-        for chunk, factor in zip(values.split(images), factors.split(images), strict=True):
-            total += _pairwise_factors(chunk, factor)
+    def forward(ctx, values: Tensor, planes: list[list[int]] | None = None) -> Tensor:
+        planes = planes or [[place] for place in range(values.shape[1])]
+        places = [torch.tensor(plane, device=values.device) for plane in planes]
+        factors = torch.empty_like(values, dtype=torch.int8, memory_format=torch.contiguous_format)
+        total = values.new_zeros((), dtype=torch.promote_types(values.dtype, torch.float32))
+        for chunk, factor in _chunks(values.flatten(2), factors.flatten(2), SumOfPairwiseDistances.CHUNK_ELEMENTS):
+            total = total + _pairwise_factors(chunk, factor, places)
         ctx.save_for_backward(factors)
         ctx.dtype = values.dtype
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (factors,) = ctx.saved_tensors
-        return factors.to(ctx.dtype) * grad
+        return factors.to(ctx.dtype) * grad.to(ctx.dtype), None
 
 
-def _pairwise_factors(values: Tensor, out: Tensor) -> Tensor:
+def _chunks(values: Tensor, factors: Tensor, elements: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of views of (B, G, R) tensors, of about ``elements`` elements each.
+
+    Only on a CPU: on an accelerator, and for a compiler, one large piece is better than many small ones.
+    """
+    batch, places, rest = values.shape
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        yield values, factors
+        return
+    columns = min(rest, max(1, elements // places))
+    images = max(1, elements // (places * columns))
+    for start in range(0, batch, images):
+        for left in range(0, rest, columns):
+            piece = (slice(start, start + images), slice(None), slice(left, left + columns))
+            yield values[piece], factors[piece]
+
+
+def _pairwise_factors(values: Tensor, out: Tensor, places: list[Tensor]) -> Tensor:
     """Write each value's factor into ``out`` and return the sum of factor times value."""
-    planes = list(values.unbind(1))
-    size = len(planes)
-    network = sorting_network(size)
+    planes = [full_precision(values.index_select(1, place)) for place in places]
+    network = sorting_network(len(planes))
     swapped = []
     for low, high in network:
         swapped.append(planes[low] > planes[high])
@@ -189,8 +288,8 @@ def _pairwise_factors(values: Tensor, out: Tensor) -> Tensor:
             torch.where(swap, factors[high], factors[low]),
             torch.where(swap, factors[low], factors[high]),
         )
-    for index, factor in enumerate(factors):
-        out[:, index] = factor
+    for place, factor in zip(places, factors, strict=True):
+        out.index_copy_(1, place, factor)
     return total
 
 

@@ -4,6 +4,8 @@ A strategy turns *patch orders* (random permutations of the patches) into the vi
 orders and splitting them are separate steps, so that anyone can check the mathematics with orders of their own.
 """
 
+from dataclasses import dataclass
+
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
@@ -24,6 +26,25 @@ def hidden_mask(ids_keep: Tensor, num_patches: int) -> Tensor:
     """
     mask = torch.ones(*ids_keep.shape[:2], num_patches, device=ids_keep.device)
     return mask.scatter_(2, ids_keep, 0.0)
+
+
+def complement(ids_keep: Tensor, num_patches: int) -> Tensor:
+    """The hidden patches of every part in ascending order: (B, K, n) -> (B, K, N-n) int64."""
+    hidden = hidden_mask(ids_keep, num_patches)
+    return hidden.argsort(dim=-1, descending=True, stable=True)[..., : num_patches - ids_keep.shape[-1]]
+
+
+@dataclass(frozen=True)
+class PartGroup:
+    """Parts of equal size.
+
+    Attributes:
+        ids_keep: (B, K, n) int64, the visible patches of each part.
+        ids_hidden: (B, K, m) int64, the hidden patches each part is to predict, m = N-n unless only a share is.
+    """
+
+    ids_keep: Tensor
+    ids_hidden: Tensor
 
 
 class MaskStrategy:
@@ -58,6 +79,26 @@ class MaskStrategy:
         """
         raise NotImplementedError
 
+    def groups(self, orders: Tensor, predicted_share: float = 1.0) -> list[PartGroup]:
+        """What every part sees and is to predict.
+
+        Args:
+            orders: (B, R, N) int64, each row a permutation of 0..N-1.
+            predicted_share: share of the hidden patches that is predicted, in (0, 1].
+
+        Returns:
+            one :class:`PartGroup` for each group of :meth:`split`; predicted patches are the first hidden ones in the
+            random order.
+        """
+        groups = []
+        for ids_keep in self.split(orders):
+            order = orders[:, :1].expand(-1, ids_keep.shape[1], -1)
+            hidden = hidden_mask(ids_keep, orders.shape[-1]).gather(2, order)
+            count = predicted(orders.shape[-1] - ids_keep.shape[-1], predicted_share)
+            first = hidden.argsort(dim=-1, descending=True, stable=True)[..., :count]
+            groups.append(PartGroup(ids_keep, order.gather(2, first)))
+        return groups
+
     def draw(self, batch: int, num_patches: int, device: torch.device | str = "cpu") -> Tensor:
         """Random patch orders, the ``argsort`` of uniform noise (EMAE, Algorithm 1): (batch, R, N) int64.
 
@@ -68,6 +109,11 @@ class MaskStrategy:
         world = get_world_size()
         noise = torch.rand(world * batch, self.num_orders, num_patches, device=device)
         return noise[get_rank() :: world].argsort(dim=-1)
+
+
+def predicted(hidden: int, share: float) -> int:
+    """How many of ``hidden`` patches are predicted when a share of them is; at least one."""
+    return max(1, round(hidden * share))
 
 
 def _num_visible(num_patches: int, mask_ratio: float) -> int:
@@ -139,6 +185,16 @@ class ParallelMasking(MaskStrategy):
         batch, _, patches = orders.shape
         self.check(patches)
         return [orders.reshape(batch, self.num_parts, patches // self.num_parts)]
+
+    def groups(self, orders: Tensor, predicted_share: float = 1.0) -> list[PartGroup]:
+        """As the base's; ``ids_hidden`` is made of K-1 runs, the visible patches of the other parts in turn.
+
+        Of every run the same share is predicted, so that each predicted patch has K-1 predictions.
+        """
+        (ids_keep,) = self.split(orders)
+        runs = ids_keep[:, :, : predicted(ids_keep.shape[-1], predicted_share)]
+        hidden = [torch.cat([runs[:, :part], runs[:, part + 1 :]], dim=1) for part in range(self.num_parts)]
+        return [PartGroup(ids_keep, torch.stack([run.flatten(1) for run in hidden], dim=1))]
 
 
 @MASKINGS.register_module()
