@@ -18,9 +18,12 @@ def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
 
 
 MODELS = _child("model", root.MODELS, "models", "models.algorithms")
-DATASETS = _child("dataset", root.DATASETS, "data.imagefolder", "data.coco", "data.ade20k", "engine")
+DATASETS = _child(
+    "dataset", root.DATASETS,
+    "data.imagefolder", "data.coco", "data.ade20k", "data.openimages", "data.shards.dataset", "engine",
+)  # fmt: skip
 TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops")
-DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "engine")
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", "engine")
 HOOKS = _child("hook", root.HOOKS, "engine")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")

@@ -2,10 +2,13 @@
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from mmengine import fileio
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # OpenCV prints its own message for each file it cannot decode; ours names the file and says what to do.
@@ -66,12 +69,28 @@ def read_image(path: str | Path, color_type: str = "color") -> np.ndarray:
     Raises:
         BrokenImage: also for a file that is missing or cannot be read.
     """
+    return decode_image(read_bytes({"img_path": path}), color_type)
+
+
+def read_bytes(results: Mapping[str, Any], backend_args: dict | None = None) -> bytes:
+    """The encoded image of a sample, wherever its data set keeps it.
+
+    Args:
+        results: a sample with ``img_path``, or an ``img_source`` that has ``read() -> bytes`` (a shard's member).
+        backend_args: mmengine's file back end for paths that are not local; None reads local files.
+
+    Raises:
+        BrokenImage: it is missing or cannot be read.
+    """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise BrokenImage(f"it cannot be read ({error.strerror})") from error
-    return decode_image(data, color_type)
+        if "img_source" in results:
+            return results["img_source"].read()
+        if backend_args:
+            return fileio.get(results["img_path"], backend_args=backend_args)
+        with open(results["img_path"], "rb") as file:
+            return file.read()
+    except (OSError, KeyError) as error:
+        raise BrokenImage(f"it cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def read_label_map(path: str | Path) -> np.ndarray:

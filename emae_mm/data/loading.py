@@ -6,11 +6,10 @@ import logging
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from emae_mm.data.decoding import COLOR_FLAGS, DEFAULT_MAX_BROKEN, BrokenImage, decode_image, read_image
+from emae_mm.data.decoding import COLOR_FLAGS, DEFAULT_MAX_BROKEN, BrokenImage, decode_image, read_bytes
 from emae_mm.errors import ConfigError, DataError
 from emae_mm.registry import TRANSFORMS
 
@@ -61,6 +60,9 @@ class BrokenFiles:
 class LoadImage(BaseTransform):
     """Read ``results['img_path']``; in place of ``LoadImageFromFile`` in mmpretrain, mmdet and mmseg pipelines.
 
+    Where the data set gives an ``img_source`` (a shard's member), the bytes come from there and the path is its name. A
+    ``rotation`` (0, 90, 180 or 270 degrees counterclockwise) is applied in place of the EXIF orientation.
+
     Sets ``img`` ((H, W, 3), BGR, uint8), ``img_shape`` and ``ori_shape`` ((H, W)). Grey, palette, transparent, CMYK and
     16-bit images become three channels of 8 bits. The EXIF orientation is applied, as mmcv's default backend does.
 
@@ -104,7 +106,7 @@ class LoadImage(BaseTransform):
         """Load the image into ``results``; None for a broken file that is to be skipped."""
         path = results["img_path"]
         try:
-            image = self._read(path)
+            image = self._read(results)
         except BrokenImage as reason:
             if self.broken is None:
                 raise DataError(
@@ -120,14 +122,13 @@ class LoadImage(BaseTransform):
         results["ori_shape"] = image.shape[:2]
         return results
 
-    def _read(self, path: str) -> np.ndarray:
-        if self.backend_args is None:
-            return read_image(path, self.color_type)
-        try:
-            data = fileio.get(path, backend_args=self.backend_args)
-        except (OSError, KeyError) as error:
-            raise BrokenImage(f"it cannot be read ({error})") from error
-        return decode_image(data, self.color_type)
+    def _read(self, results: dict) -> np.ndarray:
+        data, rotation = read_bytes(results, self.backend_args), results.get("rotation")
+        if rotation is None:
+            return decode_image(data, self.color_type)
+        # the data set says how the pixels as stored are to be turned, which the file's EXIF would do a second time
+        stored = "color_ignore_orientation" if self.color_type == "color" else self.color_type
+        return np.ascontiguousarray(np.rot90(decode_image(data, stored), rotation // 90))
 
     def _skip(self, path: str, reason: BrokenImage) -> None:
         if not self.broken.add(str(path)):

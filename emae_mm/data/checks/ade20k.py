@@ -6,10 +6,11 @@ import numpy as np
 
 from emae_mm.data.checks.config import DatasetConfig, type_name
 from emae_mm.data.checks.images import decode_sample, draw, require_count
-from emae_mm.data.checks.report import DataReport, refuse
+from emae_mm.data.checks.report import DataReport
 from emae_mm.data.classes import metainfo_of_ade20k, standard_ade20k
 from emae_mm.data.decoding import BrokenImage, read_label_map
 from emae_mm.data.files import IMAGE_EXTENSIONS, label_map_name, list_images, missing_files, require_folder
+from emae_mm.data.offenders import refuse
 from emae_mm.errors import DataError
 
 IGNORED = 255

@@ -4,9 +4,10 @@ import numpy as np
 
 from emae_mm.data.checks.config import DatasetConfig
 from emae_mm.data.checks.images import decode_sample, draw, require_count
-from emae_mm.data.checks.report import DataReport, listed, refuse
+from emae_mm.data.checks.report import DataReport
 from emae_mm.data.classes import category_names, load_coco_json
 from emae_mm.data.files import missing_files, require_folder
+from emae_mm.data.offenders import listed, refuse
 from emae_mm.errors import DataError
 
 # Annotation tools round: COCO's own boxes reach a fraction of a pixel over the border.

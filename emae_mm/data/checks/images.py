@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from emae_mm.data.checks.config import DatasetConfig
-from emae_mm.data.checks.report import DataReport, listed, refuse
+from emae_mm.data.checks.report import DataReport
 from emae_mm.data.classes import classes_of_imagefolder
 from emae_mm.data.decoding import BrokenImage, read_image
 from emae_mm.data.files import IMAGE_EXTENSIONS, list_images, missing_files, require_folder
+from emae_mm.data.offenders import listed, refuse
 from emae_mm.errors import DataError
 
 

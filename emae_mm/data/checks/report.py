@@ -1,11 +1,6 @@
-"""What a check of a data set found, and how offenders are told."""
+"""What a check of a data set found."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from emae_mm.errors import DataError
-
-SHOWN = 5
 
 
 @dataclass
@@ -40,21 +35,3 @@ class DataReport:
             counts.append(f"{len(self.classes)} classes")
         head = f"{self.split + ': ' if self.split else ''}{self.kind} in {self.root}: {', '.join(counts)}"
         return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
-
-
-def listed(offenders: Sequence) -> str:
-    """The first offenders and how many there are: ``a, b, c (3)`` or ``a, b, c, d, e, ... (1200)``."""
-    shown = ", ".join(str(item) for item in offenders[:SHOWN])
-    return f"{shown}{', ...' if len(offenders) > SHOWN else ''} ({len(offenders)} in all)"
-
-
-def refuse(problem: str, offenders: Sequence, fix: str) -> None:
-    """Raise one :class:`DataError` for all offenders; nothing happens when there are none.
-
-    Args:
-        problem: a clause that the list of offenders completes.
-        offenders: what is to be named.
-        fix: what to do about it.
-    """
-    if len(offenders):
-        raise DataError(f"{problem}: {listed(offenders)}", fix)
