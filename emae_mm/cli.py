@@ -1,6 +1,7 @@
 """``emae-mm``: thin over the package; nothing heavy is imported before a command needs it."""
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +70,29 @@ def leaderboard(
     from emae_mm.leaderboard import leaderboard_command
 
     leaderboard_command(work_dirs, out)
+
+
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+Layout = Enum("Layout", {name: name for name in ("imagenet", "coco", "ade20k", "openimages", "folder", "shards")})
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[
+        str, typer.Argument(help="The data set's folder; for shards also a pattern like x-{000..099}.tar.")
+    ],
+    layout: Annotated[Layout, typer.Option("--as", help="What the folder is.")],
+    sample: Annotated[int, typer.Option(min=0, help="Images to decode in each split, drawn at random.")] = 1000,
+    everything: Annotated[bool, typer.Option("--all", help="Decode every image.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 8,
+    report: Annotated[Path | None, typer.Option(help="File that gets what is printed.")] = None,
+) -> None:
+    """Count a data set, decode its images and name every broken file; exit status 1 if there is one."""
+    from emae_mm.data.checks.command import check_command
+
+    whole = check_command(path, layout.value, None if everything else sample, workers, report)
+    raise typer.Exit(0 if whole else 1)
 
 
 @app.command()

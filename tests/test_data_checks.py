@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emae_mm.data.checks import check_config_data, check_dataset
+from emae_mm.data.checks import Inspection, check_config_data, check_dataset
 from emae_mm.errors import DataError
 
 
@@ -110,7 +110,7 @@ def test_the_sample_is_bounded_and_repeatable(folder):
     found = []
     for seed in range(8):
         try:
-            assert check_dataset(folder_config(folder), sample=10, seed=seed).sampled == 10
+            assert check_dataset(folder_config(folder), Inspection(sample=10, seed=seed)).sampled == 10
             found.append(False)
         except DataError:
             found.append(True)
@@ -194,7 +194,7 @@ DELETE = object()
         (edit(["annotations", 1, "segmentation"], DELETE), "without a 'segmentation', .*: 2"),
         (edit(["annotations", 1, "segmentation"], dict(size=[40, 30], counts="0")), r"annotation 2: \[40, 30\]"),
         (edit(["images", 0, "file_name"], "9.jpg"), r"not under .*images: 9\.jpg"),
-        (edit(["images", 0, "height"], 31), r"another \(width, height\) .*: 1\.jpg is \(40, 30\), not \(40, 31\)"),
+        (edit(["images", 0, "height"], 31), r"another \(width, height\) .*1\.jpg is \(40, 30\), not \(40, 31\)"),
     ],
 )
 def test_coco_errors(coco, change, message):

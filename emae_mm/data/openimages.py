@@ -14,6 +14,8 @@ from emae_mm.registry import DATASETS
 
 SUBSETS = ("train", "validation", "test")
 TURNS = {"0": 0, "90": 90, "180": 180, "270": 270, "": None, "nan": None}
+IMAGE_LIST = "train-images-boxable-with-rotation.csv"
+"""The list of the 1.7 million training images that have boxes, which the archives hold."""
 _NOT_A_LIST = "give a list of images, as train-images-boxable-with-rotation.csv or oidv6-train-images-*.csv"
 
 
@@ -105,7 +107,7 @@ class OpenImages(BaseDataset):
 
     Args:
         data_root: the data set's folder.
-        ann_file: the list of images, as ``"train-images-boxable-with-rotation.csv"``.
+        ann_file: the list of images.
         data_prefix: the folder below ``data_root`` that holds ``train/`` or ``train_0/`` to ``train_f/`` (and
             ``validation/``, ``test/``).
         subset: see :func:`read_image_list`.
@@ -120,7 +122,7 @@ class OpenImages(BaseDataset):
     def __init__(
         self,
         data_root: str = "",
-        ann_file: str = "train-images-boxable-with-rotation.csv",
+        ann_file: str = IMAGE_LIST,
         data_prefix: str | dict = "",
         subset: str = "train",
         apply_rotation: bool = True,

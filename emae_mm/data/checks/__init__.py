@@ -7,17 +7,27 @@ from emae_mm.data.checks.ade20k import check_ade20k
 from emae_mm.data.checks.coco import check_coco
 from emae_mm.data.checks.config import DatasetConfig, numbers_of_classes, plain_datasets
 from emae_mm.data.checks.images import check_imagefolder
+from emae_mm.data.checks.inspection import Inspection
+from emae_mm.data.checks.openimages import check_openimages
 from emae_mm.data.checks.report import DataReport
+from emae_mm.data.checks.shards import check_shards
 from emae_mm.errors import DataError
 
-__all__ = ["DataReport", "check_config_data", "check_dataset"]
+__all__ = ["DataReport", "Inspection", "check_config_data", "check_dataset"]
 
-_CHECKS = {"imagefolder": check_imagefolder, "coco": check_coco, "ade20k": check_ade20k}
+_CHECKS = {
+    "imagefolder": check_imagefolder,
+    "coco": check_coco,
+    "ade20k": check_ade20k,
+    "openimages": check_openimages,
+    "shards": check_shards,
+}
+_DEFAULT = Inspection()
 _SPLITS = ("train", "val", "test")
 
 
 def check_dataset(
-    dataset_cfg: Mapping[str, Any], *, sample: int = 64, num_classes: int | None = None, seed: int = 0
+    dataset_cfg: Mapping[str, Any], inspection: Inspection = _DEFAULT, *, num_classes: int | None = None
 ) -> DataReport:
     """Check one data set of an OpenMMLab config; wrappers such as ``RepeatDataset`` are looked into.
 
@@ -26,10 +36,10 @@ def check_dataset(
     Args:
         dataset_cfg: the resolved config of a data set, with ``data_root``, ``data_prefix`` and ``ann_file``. Known
             types: ``ImageFolder``, ``CustomDataset``, ``ImageNet``, ``CocoFormatDataset``, ``CocoDataset``,
-            ``ADE20KFormatDataset``, ``ADE20KDataset``, ``BaseSegDataset``; any other gives an ``"unchecked"`` report.
-        sample: number of images to decode.
+            ``ADE20KFormatDataset``, ``ADE20KDataset``, ``BaseSegDataset``, ``OpenImages``, ``TarShards``; any other
+            gives an ``"unchecked"`` report.
+        inspection: how many images are decoded, and whether broken ones are collected.
         num_classes: the model's number of classes, which the data must have; None: any.
-        seed: of the sample.
 
     Returns:
         The report; of several data sets in a ``ConcatDataset``, with their counts summed.
@@ -37,7 +47,7 @@ def check_dataset(
     Raises:
         DataError: the data cannot be used; one message names up to five offenders and their number.
     """
-    reports = [_check_plain(dataset, sample, num_classes, seed) for dataset in plain_datasets(dataset_cfg)]
+    reports = [_check_plain(dataset, inspection, num_classes) for dataset in plain_datasets(dataset_cfg)]
     if not reports:
         raise DataError("the config names no data set", "give the data loader a 'dataset'")
     total = reports[0]
@@ -45,20 +55,24 @@ def check_dataset(
         _require_same_classes(total, report)
         total.images += report.images
         total.sampled += report.sampled
+        total.sizes += report.sizes
         total.notes += report.notes
+        total.broken += report.broken
+        if report.shards is not None:
+            total.shards = (total.shards or 0) + report.shards
         if report.annotations is not None:
             total.annotations = (total.annotations or 0) + report.annotations
     return total
 
 
-def check_config_data(cfg: Mapping[str, Any], sample: int = 64) -> list[DataReport]:
+def check_config_data(cfg: Mapping[str, Any], inspection: Inspection = _DEFAULT) -> list[DataReport]:
     """Check the data sets of all data loaders of a config; equal ones are checked once.
 
     Those are the train, validation and test loaders, and k-NN's loader of the labelled images (split ``"bank"``).
 
     Args:
         cfg: an mmengine ``Config``, or a dict like it. The number of classes is the model's, where its heads agree.
-        sample: number of images to decode in each data set.
+        inspection: how each data set is checked.
 
     Returns:
         One report for each different data set, with ``split`` set.
@@ -78,7 +92,7 @@ def check_config_data(cfg: Mapping[str, Any], sample: int = 64) -> list[DataRepo
         if dataset is None or dataset in seen:
             continue
         seen.append(dataset)
-        report = check_dataset(dataset, sample=sample, num_classes=num_classes)
+        report = check_dataset(dataset, inspection, num_classes=num_classes)
         report.split = split
         if reports:
             _require_same_classes(reports[0], report)
@@ -86,10 +100,10 @@ def check_config_data(cfg: Mapping[str, Any], sample: int = 64) -> list[DataRepo
     return reports
 
 
-def _check_plain(dataset: DatasetConfig, sample: int, num_classes: int | None, seed: int) -> DataReport:
+def _check_plain(dataset: DatasetConfig, inspection: Inspection, num_classes: int | None) -> DataReport:
     if dataset.kind not in _CHECKS:
         return DataReport("unchecked", str(dataset.root))
-    return _CHECKS[dataset.kind](dataset, sample, num_classes, seed)
+    return _CHECKS[dataset.kind](dataset, inspection, num_classes)
 
 
 def _require_same_classes(first: DataReport, second: DataReport) -> None:

@@ -1,22 +1,23 @@
 """Checking ADE20K-format segmentation data: all names, and a sample of images with their label maps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from emae_mm.data.checks.config import DatasetConfig, type_name
-from emae_mm.data.checks.images import decode_sample, draw, require_count
+from emae_mm.data.checks.images import require_count
+from emae_mm.data.checks.inspection import Inspection, decode, present
 from emae_mm.data.checks.report import DataReport
 from emae_mm.data.classes import metainfo_of_ade20k, standard_ade20k
 from emae_mm.data.decoding import BrokenImage, read_label_map
 from emae_mm.data.files import IMAGE_EXTENSIONS, label_map_name, list_images, missing_files, require_folder
-from emae_mm.data.offenders import refuse
 from emae_mm.errors import DataError
 
 IGNORED = 255
 
 
-def check_ade20k(dataset: DatasetConfig, sample: int, num_classes: int | None, seed: int) -> DataReport:
+def check_ade20k(dataset: DatasetConfig, inspection: Inspection, num_classes: int | None) -> DataReport:
     """Images with one label map of the same stem each."""
     report = DataReport("ade20k", str(dataset.root))
     require_folder(dataset.root, "data root")
@@ -26,26 +27,30 @@ def check_ade20k(dataset: DatasetConfig, sample: int, num_classes: int | None, s
     maps = require_folder(dataset.prefix("seg_map_path"), "folder of label maps")
     report.classes = dataset.classes or _classes(dataset)
     require_count(dataset.root, len(report.classes), num_classes, "classes are what the model has")
-    names = _image_names(dataset, folder)
+    names = _image_names(dataset, folder, report, inspection)
     suffixes = dataset.cfg.get("img_suffix") or IMAGE_EXTENSIONS
     partner = {name: label_map_name(name, suffixes, dataset.cfg.get("seg_map_suffix", ".png")) for name in names}
-    refuse(
+    report.images = len(names)
+    absent = missing_files(maps, partner.values())
+    inspection.settle(
         f"images of {folder} have no label map in {maps}; missing",
-        missing_files(maps, partner.values()),
+        [f"{maps / name}: it is missing" for name in absent] if inspection.collect else absent,
         "name each label map as its image, or remove images without one",
+        report,
     )
-    report.images = report.annotations = len(names)
-    sizes = decode_sample(folder, draw(names, sample, seed), dataset, report)
-    problems = [
-        problem
-        for name, size in sizes.items()
-        if (problem := _map_problem(maps / partner[name], size, len(report.classes), dataset.zero_is_unlabelled))
-    ]
+    report.annotations = len(names) - len(absent)
+    sizes = decode(names, lambda name: dict(img_path=str(folder / name)), dataset, report, inspection)
+
+    def problem_of(name: str) -> str | None:
+        return _map_problem(maps / partner[name], sizes[name], len(report.classes), dataset.zero_is_unlabelled)
+
+    without, silently = set(absent), replace(inspection, progress=None)  # the images were the progress
     allowed = _allowed(len(report.classes), dataset.zero_is_unlabelled)
-    refuse(
+    inspection.settle(
         f"of {len(sizes)} sampled label maps some cannot be used",
-        problems,
+        [found for _, found in silently.each(problem_of, [n for n in sizes if partner[n] not in without]) if found],
         f"label maps have one channel, the image's size, and as values {allowed}",
+        report,
     )
     return report
 
@@ -57,14 +62,15 @@ def _classes(dataset: DatasetConfig) -> tuple[str, ...]:
     return metainfo_of_ade20k(dataset.root)["classes"]
 
 
-def _image_names(dataset: DatasetConfig, folder: Path) -> list[str]:
+def _image_names(dataset: DatasetConfig, folder: Path, report: DataReport, inspection: Inspection) -> list[str]:
     suffix = dataset.cfg.get("img_suffix")
     if dataset.cfg.get("ann_file"):
         path = dataset.path(dataset.cfg["ann_file"])
         if not path.is_file():
             raise DataError(f"the annotation file {path} does not exist", "check data_root and ann_file")
         names = [line.strip() + (suffix or ".jpg") for line in path.read_text().splitlines() if line.strip()]
-        refuse(f"images of {path} are not under {folder}", missing_files(folder, names), "check data_prefix")
+        problem = f"images of {path} are not under {folder}"
+        names = present(problem, folder, names, "check data_prefix", report, inspection)
     else:
         names = list_images(folder, (suffix,) if suffix else IMAGE_EXTENSIONS)
     if not names:

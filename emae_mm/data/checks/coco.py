@@ -3,10 +3,11 @@
 import numpy as np
 
 from emae_mm.data.checks.config import DatasetConfig
-from emae_mm.data.checks.images import decode_sample, draw, require_count
+from emae_mm.data.checks.images import require_count
+from emae_mm.data.checks.inspection import Inspection, decode, present
 from emae_mm.data.checks.report import DataReport
 from emae_mm.data.classes import category_names, load_coco_json
-from emae_mm.data.files import missing_files, require_folder
+from emae_mm.data.files import require_folder
 from emae_mm.data.offenders import listed, refuse
 from emae_mm.errors import DataError
 
@@ -19,7 +20,7 @@ _ANNOTATION_KEYS = ("id", "image_id", "category_id", "bbox", "area")
 _FIX = "mend the annotation file; nothing was changed"
 
 
-def check_coco(dataset: DatasetConfig, sample: int, num_classes: int | None, seed: int) -> DataReport:
+def check_coco(dataset: DatasetConfig, inspection: Inspection, num_classes: int | None) -> DataReport:
     """COCO's ``instances_*.json`` with its images."""
     report = DataReport("coco", str(dataset.root))
     require_folder(dataset.root, "data root")
@@ -38,20 +39,24 @@ def check_coco(dataset: DatasetConfig, sample: int, num_classes: int | None, see
     _check_boxes(annotations, sizes, path, report)
     if dataset.step("LoadAnnotations").get("with_mask"):
         _check_masks(annotations, sizes, path)
-    refuse(
+    names = present(
         f"images of {path} are not under {folder}",
-        missing_files(folder, (image["file_name"] for image in images)),
+        folder,
+        [image["file_name"] for image in images],
         "check data_prefix, or fetch the missing images",
+        report,
+        inspection,
     )
     report.images, report.annotations = len(images), len(annotations)
-    chosen = draw(images, sample, seed)
-    decoded = decode_sample(folder, [image["file_name"] for image in chosen], dataset, report)
+    decoded = decode(names, lambda name: dict(img_path=str(folder / name)), dataset, report, inspection)
     other = [
-        f"{image['file_name']} is {decoded[image['file_name']][::-1]}, not {sizes[image['id']]}"
-        for image in chosen
+        f"{folder / image['file_name']} is {decoded[image['file_name']][::-1]}, not {sizes[image['id']]}"
+        for image in images
         if decoded.get(image["file_name"], sizes[image["id"]][::-1]) != sizes[image["id"]][::-1]
     ]
-    refuse(f"images have another (width, height) than {path} says", other, "use the images the boxes were drawn on")
+    inspection.settle(
+        f"images have another (width, height) than {path} says", other, "use the images the boxes were drawn on", report
+    )
     return report
 
 

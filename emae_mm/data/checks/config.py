@@ -16,6 +16,8 @@ KINDS = {
     "ADE20KFormatDataset": "ade20k",
     "ADE20KDataset": "ade20k",
     "BaseSegDataset": "ade20k",
+    "OpenImages": "openimages",
+    "TarShards": "shards",
 }
 
 
@@ -28,7 +30,7 @@ class DatasetConfig:
 
     @property
     def kind(self) -> str:
-        """``"imagefolder"``, ``"coco"``, ``"ade20k"`` or ``"unchecked"``."""
+        """A value of :data:`KINDS`, or ``"unchecked"``."""
         return KINDS.get(type_name(self.cfg), "unchecked")
 
     @property

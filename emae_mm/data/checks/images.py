@@ -1,63 +1,24 @@
-"""Decoding a sample of the images, and checking data in folders."""
+"""Checking images in folders: all names, and a sample of the images."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from emae_mm.data.checks.config import DatasetConfig
+from emae_mm.data.checks.inspection import Inspection, decode, present
 from emae_mm.data.checks.report import DataReport
 from emae_mm.data.classes import classes_of_imagefolder
-from emae_mm.data.decoding import BrokenImage, read_image
-from emae_mm.data.files import IMAGE_EXTENSIONS, list_images, missing_files, require_folder
+from emae_mm.data.files import IMAGE_EXTENSIONS, list_images, require_folder
 from emae_mm.data.offenders import listed, refuse
 from emae_mm.errors import DataError
 
 
-def draw(items: Sequence, count: int, seed: int) -> list:
-    """``count`` of the items (all, if there are fewer) without repetition, in their order; the same for a seed."""
-    if len(items) <= count:
-        return list(items)
-    chosen = np.random.default_rng(seed).choice(len(items), count, replace=False)
-    return [items[index] for index in sorted(chosen)]
-
-
-def decode_sample(folder: Path, names: Sequence[str], dataset: DatasetConfig, report: DataReport) -> dict:
-    """Decode images; what is broken is an error or, if training skips broken images, a note.
-
-    Returns:
-        ``{name: (height, width)}`` of the whole ones.
-
-    Raises:
-        DataError: broken images that the pipeline does not tolerate, or nothing but broken images.
-    """
-    sizes, broken = {}, []
-    for name in names:
-        try:
-            sizes[name] = read_image(folder / name).shape[:2]
-        except BrokenImage as reason:
-            broken.append(f"{folder / name}: {reason}")
-    report.sampled += len(names)
-    if sizes and 0 < len(broken) <= dataset.max_broken:
-        report.notes.append(f"of {len(names)} sampled images some are broken and will be skipped: {listed(broken)}")
-    else:
-        refuse(
-            f"of {len(names)} sampled images some cannot be used"
-            + (f", more than max_broken={dataset.max_broken}" if 0 < dataset.max_broken < len(broken) else ""),
-            broken,
-            "replace or remove them; in training, LoadImage(on_broken='skip', max_broken=...) tolerates some",
-        )
-    return sizes
-
-
-def check_imagefolder(dataset: DatasetConfig, sample: int, num_classes: int | None, seed: int) -> DataReport:
+def check_imagefolder(dataset: DatasetConfig, inspection: Inspection, num_classes: int | None) -> DataReport:
     """Folders of images, with or without labels."""
     report = DataReport("imagefolder", str(dataset.root))
     require_folder(dataset.root, "data root")
     folder = require_folder(dataset.prefix("img_path"), "folder of images")
     labelled = dataset.cfg.get("with_label", True)
     if dataset.cfg.get("ann_file"):
-        names = _check_list(dataset, folder, labelled, num_classes)
+        names = _check_list(dataset, folder, num_classes, report, inspection)
         report.classes = dataset.classes or ()
     else:
         names = list_images(folder, dataset.cfg.get("extensions", IMAGE_EXTENSIONS))
@@ -66,7 +27,7 @@ def check_imagefolder(dataset: DatasetConfig, sample: int, num_classes: int | No
     if not names:
         raise DataError(f"{folder} holds no image", f"file names that count as images end in {list(IMAGE_EXTENSIONS)}")
     report.images = len(names)
-    decode_sample(folder, draw(names, sample, seed), dataset, report)
+    decode(names, lambda name: dict(img_path=str(folder / name)), dataset, report, inspection)
     return report
 
 
@@ -86,14 +47,16 @@ def _check_class_folders(
     return inside
 
 
-def _check_list(dataset: DatasetConfig, folder: Path, labelled: bool, num_classes: int | None) -> list[str]:
+def _check_list(
+    dataset: DatasetConfig, folder: Path, num_classes: int | None, report: DataReport, inspection: Inspection
+) -> list[str]:
     """An annotation file of ``path label`` or ``path`` lines; the paths."""
     path = dataset.path(dataset.cfg["ann_file"])
     if not path.is_file():
         raise DataError(f"the annotation file {path} does not exist", "check data_root and ann_file")
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     names = lines
-    if labelled:
+    if dataset.cfg.get("with_label", True):
         pairs = [line.rsplit(" ", 1) for line in lines]
         malformed = [repr(line) for line, pair in zip(lines, pairs, strict=True) if not pair[-1].isdigit()]
         refuse(f"lines of {path} are not of the form 'path label'", malformed, "write one image and its label a line")
@@ -101,8 +64,7 @@ def _check_list(dataset: DatasetConfig, folder: Path, labelled: bool, num_classe
         beyond = [repr(line) for line, pair in zip(lines, pairs, strict=True) if limit and int(pair[1]) >= limit]
         refuse(f"labels in {path} are outside 0..{(limit or 0) - 1}", beyond, "mend the list or set num_classes")
         names = [pair[0] for pair in pairs]
-    refuse(f"images of {path} are not under {folder}", missing_files(folder, names), "check data_prefix")
-    return names
+    return present(f"images of {path} are not under {folder}", folder, names, "check data_prefix", report, inspection)
 
 
 def require_count(source: Path, found: int, wanted: int | None, whose: str) -> None:
