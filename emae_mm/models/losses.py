@@ -1,4 +1,4 @@
-"""Losses of masked image modelling: pixel reconstruction (MAE) and self-consistency (EMAE).
+"""Losses of masked image modelling: pixel reconstruction, self-consistency, agreement with a teacher.
 
 All losses are computed in float32 when the model runs in half precision, otherwise in the model's own precision.
 """
@@ -6,6 +6,7 @@ All losses are computed in float32 when the model runs in half precision, otherw
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -108,6 +109,19 @@ class HiddenSquaredError(torch.autograd.Function):
 def _difference(predictions: Tensor, targets: Tensor, ids_hidden: Tensor, part: int) -> Tensor:
     index = ids_hidden[:, part].unsqueeze(-1).expand(-1, -1, targets.shape[-1])
     return full_precision(predictions[:, part]) - targets.gather(1, index)
+
+
+def teacher_loss(predictions: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared difference to a teacher's predictions of the same hidden patches (RC-MAE).
+
+    Args:
+        predictions: (B, K, m, P), the student's.
+        wanted: (B, K, m, P), the teacher's, without a gradient.
+
+    Returns:
+        scalar.
+    """
+    return F.mse_loss(full_precision(predictions), full_precision(wanted))
 
 
 def self_consistency_loss(predictions: Tensor, mask: Tensor, *, partitions: bool, norm: str = "overlap") -> Tensor:

@@ -167,10 +167,13 @@ class MaskedAutoencoder(BaseSelfSupervisor):
             where it is asked for.
         """
         targets = pixel_targets(images, self.backbone.patch_size, self.norm_pix)
-        tokens = self.backbone.embed(images)
         groups = self.masking.groups(orders, self.predicted_share)
-        predictions = [self.predict(tokens, group) for group in groups]
-        return self.losses_of(predictions, groups, targets)
+        return self.losses_of(self.predictions(images, groups), groups, targets)
+
+    def predictions(self, images: Tensor, groups: list[PartGroup]) -> list[Tensor]:
+        """Predictions (B, K, m, P) of every group's hidden patches, from images (B, C, H, W)."""
+        tokens = self.backbone.embed(images)
+        return [self.predict(tokens, group) for group in groups]
 
     def predict(self, tokens: Tensor, group: PartGroup) -> Tensor:
         """Predictions (B, K, m, P) of a group's hidden patches, from the embedded patches (B, N, D) of the images.
