@@ -22,9 +22,9 @@ DATASETS = _child(
     "dataset", root.DATASETS,
     "data.imagefolder", "data.coco", "data.ade20k", "data.openimages", "data.shards.dataset", "engine",
 )  # fmt: skip
-TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops", "data.beit_views")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", "engine")
-HOOKS = _child("hook", root.HOOKS, "engine")
+HOOKS = _child("hook", root.HOOKS, "engine", "engine.teacher")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")

@@ -21,6 +21,8 @@ ENCODER_PREFIXES = ("backbone.", "encoder.")
 NOT_ENCODER = re.compile(r"(decoder|head|fc_norm|neck|mask_token|data_preprocessor)([._]|$)")
 """Top-level names that pre-training and classification checkpoints have beside the encoder."""
 
+LAYER_SCALE = re.compile(r"\.ls[12]\.gamma$")
+
 LISTED = 5
 """How many offending parameters an error names before it only counts the rest."""
 
@@ -108,11 +110,24 @@ def load_encoder(encoder: nn.Module, source: str | Path) -> LoadReport:
             f"checkpoint {checkpoint.source} does not fit the encoder ({len(problems)} mismatches):\n    "
             + "\n    ".join(problems[:LISTED])
             + more,
-            "use the config of the checkpoint's architecture (width, depth, patch size), or another checkpoint",
+            _mend(found, own),
         )
     encoder.load_state_dict({name: found[name] for name in report.used}, strict=False)
     print_log(str(report), logger="current")
     return report
+
+
+def _mend(found: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """What to do about a checkpoint that does not fit."""
+    gammas = [name for name in found if LAYER_SCALE.search(name) and name not in own]
+    if gammas:
+        start = found[gammas[0]].abs().mean().item()
+        return (
+            "the checkpoint has LayerScale (as CAE's), this config's encoder has none: add --cfg-options "
+            "model.backbone.init_values=0.1 (any number will do: the checkpoint's values, about "
+            f"{start:.2g}, replace it)"
+        )
+    return "use the config of the checkpoint's architecture (width, depth, patch size), or another checkpoint"
 
 
 def _patterns(encoder: nn.Module, method: str):

@@ -78,6 +78,8 @@ def prepare_config(
         cfg.pretrained = str(pretrained)
     if cfg.get("pretrained"):
         cfg.model.backbone.pretrained = cfg.pretrained
+    if cfg.get("tokenizer"):
+        cfg.model.tokenizer = cfg.tokenizer
     _keep_record_true(cfg, cfg_options or {})
     if amp:
         _use_amp(cfg)
@@ -178,7 +180,9 @@ def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
         return
     if record.get("task") == "pretrain" and cfg.train_cfg.get("max_epochs"):
         record.epochs = cfg.train_cfg.max_epochs
-    changed = [f"{key}={value}" for key, value in sorted(overrides.items()) if not key.startswith(HARMLESS)]
+    # which file holds the tokenizer is no change of recipe, an untrained one is
+    harmless = HARMLESS if overrides.get("tokenizer") == "random" else (*HARMLESS, "tokenizer")
+    changed = [f"{key}={value}" for key, value in sorted(overrides.items()) if not key.startswith(harmless)]
     if changed:
         record.protocol = f"{record.get('protocol') or Path(cfg.filename).stem}, with {', '.join(changed)}"
 
@@ -190,6 +194,10 @@ def _require_start(cfg: Config) -> None:
             "give --pretrained with an encoder.pth, any timm or MAE checkpoint or timm:NAME, "
             "or 'random' to start from random weights on purpose",
         )
+    if "tokenizer" in cfg:
+        from emae_mm.checkpoints.tokenizer import require_tokenizer
+
+        require_tokenizer(cfg.tokenizer)
 
 
 def _use_amp(cfg: Config) -> None:
