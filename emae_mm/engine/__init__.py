@@ -1,6 +1,7 @@
 """What runs a config: mmengine's Runner with exact resumption, hooks, optimisation, loops and precision."""
 
 from emae_mm.engine import knn_loop, lars, layer_decay  # noqa: F401  registered by import
+from emae_mm.engine.ema import FollowStudentHook
 from emae_mm.engine.hooks import ExportEncoderHook, NonFiniteLossHook, PruningCheckpointHook
 from emae_mm.engine.precision import AutocastOptimWrapper
 from emae_mm.engine.record_hook import RecordHook
@@ -11,6 +12,7 @@ __all__ = [
     "AutocastOptimWrapper",
     "BenchmarkRunner",
     "ExportEncoderHook",
+    "FollowStudentHook",
     "NonFiniteLossHook",
     "PruningCheckpointHook",
     "RecordHook",
