@@ -1,0 +1,17 @@
+# EMAE, ViT-B/16, 100 epochs on OpenImages train, 8 GPUs x 512 images.
+#
+#   tools/dist_train.sh configs/pretrain/emae_vit-base-p16_8xb512-100e_openimages.py 8
+#
+# Published (EMAE v2 Table IX): ViTDet on COCO 50.0 box AP and 44.8 mask AP, UperNet on ADE20K 48.0 mIoU.
+_base_ = [
+    "../_base_/models/emae_vit-base.py",
+    "../_base_/datasets/openimages_pretrain.py",
+    "../_base_/schedules/pretrain_adamw_4096.py",
+    "../_base_/default_runtime.py",
+]
+
+default_scope = "mmpretrain"
+model = dict(data_preprocessor={{_base_.data_preprocessor}})
+default_hooks = dict(export=dict(type="emae_mm.ExportEncoderHook"))
+train_cfg = dict(max_epochs=100)
+record = dict(task="pretrain", method="EMAE", data="OpenImages train", epochs=100)
