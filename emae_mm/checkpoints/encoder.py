@@ -15,8 +15,8 @@ from emae_mm.checkpoints.reading import Checkpoint, read_checkpoint
 from emae_mm.errors import CheckpointError
 from emae_mm.fileio import write_atomically
 
-ENCODER_PREFIXES = ("backbone.", "encoder.")
-"""Prefixes under which training checkpoints keep the encoder."""
+ENCODER_PREFIXES = ("teacher.module.backbone.", "backbone.", "encoder.")
+"""Prefixes under which training checkpoints keep the encoder; RC-MAE's teacher, which is transferred, before the rest."""
 
 NOT_ENCODER = re.compile(r"(decoder|head|fc_norm|neck|mask_token|data_preprocessor)([._]|$)")
 """Top-level names that pre-training and classification checkpoints have beside the encoder."""
@@ -154,16 +154,16 @@ def load_pretraining(model: nn.Module, source: str | Path) -> None:
         CheckpointError: unreadable, or any tensor missing, surplus or of another shape; the first are listed.
     """
     checkpoint = read_checkpoint(source)
+    own = model.state_dict()
     tensors = {
         name
-        if name.startswith(("backbone.", "decoder."))
+        if name in own or name.startswith(("backbone.", "decoder."))
         else f"decoder.{name}"
         if name.startswith("decoder_") or name == "mask_token"
         else f"backbone.{name}": tensor
         for name, tensor in checkpoint.tensors.items()
         if not name.startswith("data_preprocessor.")
     }
-    own = model.state_dict()
     problems = [f"{name}: missing from the checkpoint" for name in own if name not in tensors]
     problems += [f"{name}: not in the model" for name in tensors if name not in own]
     problems += [
