@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from emae_mm.errors import ConfigError
+from emae_mm.models.linear import linear, use_fast_linear
 from emae_mm.models.masking import complement
 from emae_mm.models.vit import LAYER_NORM_EPS, init_mae_weights, sincos_position_embedding
 from emae_mm.registry import MODELS
@@ -68,6 +69,7 @@ class MAEDecoder(BaseModule):
         )
         self.decoder_norm = norm(decoder_dim)
         self.decoder_pred = nn.Linear(decoder_dim, patch_size**2 * in_chans)
+        use_fast_linear(self)
         self.apply(init_mae_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
@@ -109,10 +111,9 @@ class MAEDecoder(BaseModule):
         tokens = torch.cat([seen, F.embedding(ids_hidden, masked).to(seen.dtype)], dim=1)
         qkv = torch.cat([_qkv(first, seen), F.embedding(ids_hidden, _qkv(first, masked))], dim=1)
         query, key, value = _heads(first, qkv).unbind(2)
-        skip = answers if single else 0
-        tokens = _rest(first, tokens[:, skip:], query[:, skip:], key, value)
         if single:
-            return tokens
+            return _rest(first, tokens[:, answers:], query[:, answers:], key, value)
+        tokens = _rest(first, tokens, query, key, value)
         *middle, last = others
         for block in middle:
             tokens = block(tokens)
@@ -140,7 +141,7 @@ def _answer(block: Block, tokens: Tensor, answers: int) -> Tensor:
     """A block whose output is wanted from token ``answers`` on only: the others serve as keys and values."""
     normed = block.norm1(tokens)
     width, projection = tokens.shape[-1], block.attn.qkv
-    query = F.linear(normed[:, answers:], projection.weight[:width], projection.bias[:width])
-    both = F.linear(normed, projection.weight[width:], projection.bias[width:])
+    query = linear(normed[:, answers:], projection.weight[:width], projection.bias[:width])
+    both = linear(normed, projection.weight[width:], projection.bias[width:])
     key, value = _heads(block, both).unbind(2)
     return _rest(block, tokens[:, answers:], _heads(block, query).squeeze(2), key, value)

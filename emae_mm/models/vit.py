@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from emae_mm.errors import ConfigError
+from emae_mm.models.linear import use_fast_linear
 from emae_mm.registry import MODELS
 
 ARCHITECTURES = {
@@ -132,6 +133,7 @@ class ViTEncoder(BaseModule):
         rates = [drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth)]
         self.blocks = nn.Sequential(*(self.build_block(mlp_ratio, rate, init_values) for rate in rates))
         self.norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
+        use_fast_linear(self)
         self.reset_parameters()
 
     def build_block(self, mlp_ratio: float, drop_path: float, init_values: float | None) -> nn.Module:
