@@ -22,7 +22,7 @@ DATASETS = _child(
     "dataset", root.DATASETS,
     "data.imagefolder", "data.coco", "data.ade20k", "data.openimages", "data.shards.dataset", "engine",
 )  # fmt: skip
-TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops", "data.beit_views")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops", "data.fast_crop", "data.beit_views")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", "engine")
 HOOKS = _child("hook", root.HOOKS, "engine", "engine.teacher")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")

@@ -106,7 +106,7 @@ class LoadImage(BaseTransform):
         """Load the image into ``results``; None for a broken file that is to be skipped."""
         path = results["img_path"]
         try:
-            image = self._read(results)
+            return self._load(results)
         except BrokenImage as reason:
             if self.broken is None:
                 raise DataError(
@@ -115,6 +115,10 @@ class LoadImage(BaseTransform):
                 ) from reason
             self._skip(path, reason)
             return None
+
+    def _load(self, results: dict) -> dict:
+        """What :meth:`transform` does for a file that is not broken; raises BrokenImage for one that is."""
+        image = self._decode(read_bytes(results, self.backend_args), results.get("rotation"))
         if self.to_float32:
             image = image.astype(np.float32)
         results["img"] = image
@@ -122,13 +126,12 @@ class LoadImage(BaseTransform):
         results["ori_shape"] = image.shape[:2]
         return results
 
-    def _read(self, results: dict) -> np.ndarray:
-        data, rotation = read_bytes(results, self.backend_args), results.get("rotation")
+    def _decode(self, data: bytes, rotation: int | None, reduction: int = 1) -> np.ndarray:
         if rotation is None:
-            return decode_image(data, self.color_type)
+            return decode_image(data, self.color_type, reduction)
         # the data set says how the pixels as stored are to be turned, which the file's EXIF would do a second time
         stored = "color_ignore_orientation" if self.color_type == "color" else self.color_type
-        return np.ascontiguousarray(np.rot90(decode_image(data, stored), rotation // 90))
+        return np.ascontiguousarray(np.rot90(decode_image(data, stored, reduction), rotation // 90))
 
     def _skip(self, path: str, reason: BrokenImage) -> None:
         if not self.broken.add(str(path)):
