@@ -18,7 +18,7 @@ from emae_mm.quiet import silence_known_noise
 
 # Overrides with these beginnings change no recipe: how data are loaded, what is logged, kept and named.
 HARMLESS = (
-    "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness",
+    "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness", "model.log_",
     *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_w", "persistent", "pin_")),
 )  # fmt: skip
 
@@ -178,10 +178,12 @@ def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
     record = cfg.get("record")
     if not record:
         return
+    harmless = HARMLESS
     if record.get("task") == "pretrain" and cfg.train_cfg.get("max_epochs"):
         record.epochs = cfg.train_cfg.max_epochs
+        harmless += ("train_cfg.max_epochs",)
     # which file holds the tokenizer is no change of recipe, an untrained one is
-    harmless = HARMLESS if overrides.get("tokenizer") == "random" else (*HARMLESS, "tokenizer")
+    harmless += () if overrides.get("tokenizer") == "random" else ("tokenizer",)
     changed = [f"{key}={value}" for key, value in sorted(overrides.items()) if not key.startswith(harmless)]
     if changed:
         record.protocol = f"{record.get('protocol') or Path(cfg.filename).stem}, with {', '.join(changed)}"
