@@ -18,7 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataRoot = Annotated[Path, typer.Option("--data-root", help="Folder that holds the suite's data sets.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder that holds the suite's data sets; not needed for the embedded one.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 
 
@@ -52,13 +54,14 @@ def demo(out: Out = Path("work_dirs/demo")) -> None:
 @app.command()
 def suite(
     config: Annotated[str, typer.Argument(help="A suite below configs/suites/, or a file.")],
-    data_root: DataRoot,
+    data_root: DataRoot = None,
     out: Out = Path("work_dirs/suite"),
+    jobs: Annotated[int, typer.Option(help="Stages that run at a time, each on its share of the cores.")] = 1,
 ) -> None:
     """Pre-train, transfer and compare every method of a suite; a second call resumes."""
     from emae_mm.suite.run import run_suite
 
-    run_suite(config, data_root, out)
+    run_suite(config, data_root, out, jobs=jobs)
 
 
 @app.command()
