@@ -22,7 +22,8 @@ class FollowStudentHook(Hook):
     def before_train(self, runner) -> None:
         if not hasattr(unwrap(runner.model), "update_teacher"):
             raise ConfigError(
-                f"{type(unwrap(runner.model)).__name__} has no teacher", "remove emae_mm.FollowStudentHook from the hooks"
+                f"{type(unwrap(runner.model)).__name__} has no teacher",
+                "remove emae_mm.FollowStudentHook from the hooks",
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
