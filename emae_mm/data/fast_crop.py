@@ -22,7 +22,7 @@ _REDUCTIONS = (8, 4, 2)
 
 @TRANSFORMS.register_module()
 class LoadImageRandomResizedCrop(LoadImage):
-    """``LoadImage`` and mmpretrain's ``RandomResizedCrop`` (Pillow, bicubic) in one step that takes about half the time.
+    """``LoadImage`` and mmpretrain's ``RandomResizedCrop`` (Pillow, bicubic) in one step, in about half the time.
 
     The crop is drawn by mmpretrain's code from the same random numbers and resized by torch's antialiased bicubic
     kernel for bytes in place of Pillow's: values differ by one level here and there. Large JPEGs, whose crop is far
@@ -92,7 +92,7 @@ class LoadImageRandomResizedCrop(LoadImage):
         return results
 
     def _draw(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """(top, left, height, width) in pixels of an image (height, width), of which mmpretrain reads the shape only."""
+        """(top, left, height, width) for an image (height, width); mmpretrain reads nothing of it but its shape."""
         return self.crop.rand_crop_params(np.broadcast_to(np.uint8(0), size))
 
     def _reduction(self, box: tuple[int, int, int, int]) -> int:

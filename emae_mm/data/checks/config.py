@@ -70,7 +70,7 @@ class DatasetConfig:
     @property
     def max_broken(self) -> int:
         """How many broken images training tolerates."""
-        step = self.step("LoadImage")
+        step = self.step("LoadImage") or self.step("LoadImageRandomResizedCrop")
         return step.get("max_broken", DEFAULT_MAX_BROKEN) if step.get("on_broken") == "skip" else 0
 
 
