@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from emae_mm.checkpoints.reading import read_checkpoint
@@ -31,7 +32,7 @@ def require_tokenizer(source: str) -> None:
 
 
 def load_tokenizer(tokenizer: nn.Module, source: str) -> None:
-    """Load weights into a DALL-E encoder, in place; ``"random"`` leaves it as it is.
+    """Load weights into a DALL-E encoder, in place; ``"random"`` keeps its random ones.
 
     Args:
         tokenizer: mmpretrain's ``DALLEEncoder`` or a subclass; its names are those of OpenAI's encoder.
@@ -43,6 +44,7 @@ def load_tokenizer(tokenizer: nn.Module, source: str) -> None:
     """
     require_tokenizer(source)
     if source == RANDOM:
+        centre(tokenizer)
         return
     try:
         tensors = read_checkpoint(source).tensors
@@ -62,3 +64,10 @@ def load_tokenizer(tokenizer: nn.Module, source: str) -> None:
             HOW_TO_GET_WEIGHTS,
         )
     tokenizer.load_state_dict(tensors)
+
+
+@torch.no_grad()
+def centre(tokenizer: nn.Module) -> None:
+    """Make mid-grey the origin of a random DALL-E encoder, in place; else it gives nearly every patch the same code."""
+    first = tokenizer.blocks.input
+    first.b.copy_(-0.5 * first.w.sum((1, 2, 3)))  # map_pixels puts mid-grey at 0.5
