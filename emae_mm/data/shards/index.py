@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -224,7 +225,7 @@ def _load(file: Path, stamps: np.ndarray) -> ShardIndex | None:
             index = ShardIndex(**{field.name: columns[field.name] for field in fields(ShardIndex)})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         print_log(
             f"the index {file} cannot be read ({error}) and is made anew", logger="current", level=logging.WARNING
         )
