@@ -14,6 +14,11 @@ DECODER = dict(dim=512, depth=8, heads=16)
 IMG, PATCH = 224, 16
 
 
+def mask_ratio(parts: int) -> float:
+    """(K-1)/K, a little less, because the peers round the number of visible patches down."""
+    return 1 - 1 / parts - 1e-6
+
+
 def rolled_noise(order: Tensor, parts: int, part: int) -> Tensor:
     """Noise (B, N) whose ``argsort`` begins with the visible patches of one part of a patch order (B, N)."""
     visible = order.shape[-1] // parts
@@ -49,8 +54,7 @@ class MMPretrainEMAE(nn.Module):
         spec = ARCHITECTURES[arch]
         width = spec["embed_dim"]
         layers = dict(embed_dims=width, num_layers=spec["depth"], num_heads=spec["num_heads"])
-        ratio = 1 - 1 / parts
-        self.backbone = _GivenNoise(arch=dict(**layers, feedforward_channels=4 * width), mask_ratio=ratio)
+        self.backbone = _GivenNoise(arch=dict(**layers, feedforward_channels=4 * width), mask_ratio=mask_ratio(parts))
         self.neck = MODELS.build(
             dict(
                 type="MAEPretrainDecoder", num_patches=(IMG // PATCH) ** 2, embed_dim=width,
@@ -97,7 +101,7 @@ class TransformersEMAE(nn.Module):
         spec = ARCHITECTURES[arch]
         config = ViTMAEConfig(
             hidden_size=spec["embed_dim"], num_hidden_layers=spec["depth"], num_attention_heads=spec["num_heads"],
-            intermediate_size=4 * spec["embed_dim"], image_size=IMG, patch_size=PATCH, mask_ratio=1 - 1 / parts,
+            intermediate_size=4 * spec["embed_dim"], image_size=IMG, patch_size=PATCH, mask_ratio=mask_ratio(parts),
             decoder_hidden_size=DECODER["dim"], decoder_num_hidden_layers=DECODER["depth"],
             decoder_num_attention_heads=DECODER["heads"], decoder_intermediate_size=4 * DECODER["dim"],
             norm_pix_loss=True, layer_norm_eps=1e-6, attn_implementation="sdpa",

@@ -1,8 +1,8 @@
 """Linear layers that use oneDNN's matrix product for float32 on a CPU.
 
-torch multiplies float32 matrices on a CPU with MKL; oneDNN, which torch brings along too and uses for bfloat16, is 10 to
-20 % faster for a transformer's shapes where the CPU is not MKL's own (``benchmarks/pretrain_step.py`` measures it).
-Everywhere else (GPU, half precision, float64, autocast) the layers are torch's.
+torch multiplies float32 matrices on a CPU with MKL; oneDNN, which torch brings along too and uses for bfloat16, is
+faster for a transformer's shapes where the CPU is not of MKL's own maker (``benchmarks/pretrain_step.py`` measures the
+whole step). Everywhere else (GPU, half precision, float64, autocast) the layers are torch's.
 """
 
 import torch
