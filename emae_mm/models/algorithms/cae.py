@@ -99,16 +99,16 @@ class CAE(MMPretrainCAE):
             teacher.lerp_(student, 1.0 - self.momentum)
 
     def encoder_for_export(self) -> ViTEncoder:
-        """The encoder as a plain ViT under timm's names, with LayerScale (``ls1.gamma``, ``ls2.gamma``)."""
-        source = self.backbone
+        """The encoder as a plain ViT under timm's names, with its LayerScale (``ls1.gamma``, ``ls2.gamma``) if any."""
+        source, tensors = self.backbone, timm_tensors(self.backbone)
         exported = ViTEncoder(
             arch=dict(embed_dim=source.embed_dim, depth=source.depth, num_heads=source.num_heads),
             img_size=source.img_size,
             patch_size=source.patch_size,
             mlp_ratio=source.arch_settings["feedforward_channels"] / source.embed_dim,
-            init_values=1.0,  # overwritten
+            init_values=1.0 if "blocks.0.ls1.gamma" in tensors else None,  # 1 is overwritten
         )
-        exported.load_state_dict(timm_tensors(source))
+        exported.load_state_dict(tensors)
         return exported
 
 
@@ -142,5 +142,6 @@ def timm_tensors(encoder: CAEPretrainViT) -> dict[str, Tensor]:
         tensors[f"{block}attn.qkv.weight"] = own[f"{layer}attn.qkv.weight"]
         tensors[f"{block}attn.qkv.bias"] = torch.cat([query, torch.zeros_like(value), value])
         for which in (1, 2):
-            tensors[f"{block}ls{which}.gamma"] = own[f"{layer}gamma_{which}"]
+            if f"{layer}gamma_{which}" in own:
+                tensors[f"{block}ls{which}.gamma"] = own[f"{layer}gamma_{which}"]
     return tensors
