@@ -31,5 +31,6 @@ OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine.layer_decay"
 )
-RUNNERS = _child("runner", root.RUNNERS, "engine")
+RUNNERS = _child("runner", root.RUNNERS, "engine", "engine.sharded_runner")
+STRATEGIES = _child("strategy", root.STRATEGIES, "engine.fsdp")
 MASKINGS = root.Registry("mask strategy", scope=SCOPE, locations=[f"{SCOPE}.models"])

@@ -180,13 +180,14 @@ def load_pretraining(model: nn.Module, source: str | Path) -> None:
     model.load_state_dict(tensors)
 
 
-def export_encoder(encoder: nn.Module, path: str | Path, meta: dict) -> None:
+def export_encoder(encoder: nn.Module | dict[str, torch.Tensor], path: str | Path, meta: dict) -> None:
     """Write ``{'model': timm-named tensors, 'meta': meta}`` atomically; loadable with ``weights_only=True``.
 
     Args:
-        encoder: a plain :class:`~emae_mm.models.ViTEncoder`.
+        encoder: a plain :class:`~emae_mm.models.ViTEncoder`, or its state dict.
         path: target file.
         meta: plain values saying how the encoder was made (see the record contract in ``docs/architecture.md``).
     """
-    tensors = {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
+    state = encoder.state_dict() if isinstance(encoder, nn.Module) else encoder
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     write_atomically(path, lambda file: torch.save({"model": tensors, "meta": meta}, file))

@@ -40,12 +40,19 @@ def train_command() -> None:
     parser.add_argument("--resume", nargs="?", const="auto", help="go on from the latest checkpoint, or from this one")
     parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 where the device has it")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch")
+    parser.add_argument("--fsdp", action="store_true", help="share the model among the processes instead of copying it")
+    parser.add_argument(
+        "--activation-checkpointing", action="store_true", help="compute blocks' activations anew in the backward pass"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
     arguments = parser.parse_args()
 
     def work() -> None:
         from emae_mm.engine import launch
 
-        extra = dict(resume=arguments.resume or False, amp=arguments.amp, auto_scale_lr=arguments.auto_scale_lr)
+        names = ("amp", "auto_scale_lr", "fsdp", "activation_checkpointing", "compile")
+        extra = {name: getattr(arguments, name) for name in names}
+        extra["resume"] = arguments.resume or False
         launch.run(launch.prepare_config(arguments.config, **_options(arguments), **extra))
 
     guarded(work)

@@ -1,11 +1,14 @@
 """One process or many, GPUs or CPUs, with the same config."""
 
 import os
+import subprocess
 
 import torch
 from mmengine.config import Config
 
 from emae_mm.errors import ConfigError
+
+FSDP = "emae_mm.FSDPStrategy"
 
 
 def init_distributed(launcher: str) -> None:
@@ -17,12 +20,42 @@ def init_distributed(launcher: str) -> None:
         return
     if launcher == "slurm":
         os.environ["RANK"], os.environ["WORLD_SIZE"] = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
+        os.environ.setdefault("MASTER_PORT", "29500")
+        if "MASTER_ADDR" not in os.environ:
+            hosts = subprocess.run(
+                ["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]], capture_output=True, text=True
+            )
+            os.environ["MASTER_ADDR"] = hosts.stdout.split()[0]
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(
             f"launcher {launcher!r} set no {', '.join(missing)}", "start through tools/dist_train.sh or slurm_train.sh"
         )
     torch.distributed.init_process_group("gloo")
+
+
+def choose_strategy(cfg: Config) -> str:
+    """The runner's name for the config's ``strategy``, which is completed in place or removed.
+
+    No strategy is one process or DDP; mmengine's FSDPStrategy is ours. One process alone has nothing to share.
+
+    Raises:
+        ConfigError: another strategy.
+    """
+    strategy = cfg.get("strategy")
+    if not strategy:
+        return "BenchmarkRunner"
+    if strategy.type not in ("FSDPStrategy", FSDP):
+        raise ConfigError(
+            f"strategy.type={strategy.type!r} is not supported",
+            f"use strategy=dict(type={FSDP!r}), or none: processes then have a copy of the model each (DDP)",
+        )
+    strategy = cfg.pop("strategy")
+    if cfg.launcher == "none" or world_size() == 1:
+        return "BenchmarkRunner"
+    recomputed, compiled = cfg.pop("activation_checkpointing", None), cfg.get("compile")
+    cfg.strategy = {**strategy, "type": FSDP, "activation_checkpointing": recomputed, "compile": compiled}
+    return "ShardedRunner"
 
 
 def world_size() -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 
 from emae_mm.checkpoints import export_encoder
+from emae_mm.engine.fsdp import whole_state
+from emae_mm.engine.layer_decay import unwrap
 from emae_mm.errors import UserError
 from emae_mm.fileio import write_text
 from emae_mm.paths import ENCODER_FILE
@@ -52,10 +53,10 @@ class ExportEncoderHook(Hook):
     priority = "LOW"
 
     def after_train(self, runner) -> None:
+        tensors = whole_state(runner.model, unwrap(runner.model).encoder_for_export())
         if is_main_process():
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             meta = {key: value for key, value in runner.cfg.get("record", {}).items() if key != "task"}
-            export_encoder(model.encoder_for_export(), Path(runner.work_dir) / ENCODER_FILE, meta)
+            export_encoder(tensors, Path(runner.work_dir) / ENCODER_FILE, meta)
 
 
 @HOOKS.register_module()

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from emae_mm.engine.distributed import adapt_to_cpu, init_distributed, share_batch
+from emae_mm.engine.distributed import FSDP, adapt_to_cpu, choose_strategy, init_distributed, share_batch
 from emae_mm.engine.follow_data import data_name, follow_annotations, read_classes, set_everywhere
-from emae_mm.engine.schedule import check_schedule
+from emae_mm.engine.precision import check_precision
+from emae_mm.engine.schedule import check_schedule, scale_learning_rate
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.paths import find_config
@@ -19,6 +20,7 @@ from emae_mm.quiet import silence_known_noise
 # Overrides with these beginnings change no recipe: how data are loaded, what is logged, kept and named.
 HARMLESS = (
     "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness", "model.log_",
+    "strategy", "activation_checkpointing", "compile", "model.parts_per_pass", "model_wrapper_cfg",
     *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_w", "persistent", "pin_")),
 )  # fmt: skip
 
@@ -38,6 +40,9 @@ def prepare_config(
     launcher: str = "none",
     seed: int | None = None,
     auto_scale_lr: bool = False,
+    fsdp: bool = False,
+    activation_checkpointing: bool = False,
+    compile: bool = False,
 ) -> Config:
     """Read a config and apply what the command line says.
 
@@ -53,6 +58,9 @@ def prepare_config(
         launcher: ``"none"``, ``"pytorch"``, ``"slurm"`` or ``"mpi"``.
         seed: of everything random.
         auto_scale_lr: scale the learning rate with the batch, by the config's ``auto_scale_lr.base_batch_size``.
+        fsdp: share the model among the processes (fully sharded data parallelism) instead of copying it to each.
+        activation_checkpointing: compute the activations of transformer blocks anew in the backward pass.
+        compile: compile the deterministic part of the model with ``torch.compile``.
 
     Raises:
         ConfigError: no such config, or contradictory values.
@@ -85,6 +93,12 @@ def prepare_config(
         _use_amp(cfg)
     if auto_scale_lr:
         cfg.setdefault("auto_scale_lr", {})["enable"] = True
+    if fsdp:
+        cfg.setdefault("strategy", dict(type=FSDP))
+    if activation_checkpointing:
+        cfg.activation_checkpointing = True
+    if compile:
+        cfg.compile = cfg.get("compile") or True
     cfg.resume, cfg.load_from = bool(resume), load_from
     if resume and resume is not True and resume != "auto":
         cfg.load_from = str(resume)
@@ -110,6 +124,7 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     cfg = cfg.copy()
     _require_start(cfg)
     check_schedule(cfg)
+    check_precision(cfg)
     init_distributed(cfg.launcher)
     read_classes(cfg)
     from emae_mm.data.checks import check_config_data
@@ -150,17 +165,21 @@ def test(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool =
 
 def _build_runner(cfg: Config, progress: Callable[..., None] | None, quiet: bool):
     from emae_mm.engine.hooks import ProgressHook
-    from emae_mm.engine.runner import BenchmarkRunner
     from emae_mm.engine.seeding import seed_dataloaders
+    from emae_mm.registry import RUNNERS
 
     share_batch(cfg)
+    scaled = scale_learning_rate(cfg)
+    runner_type = choose_strategy(cfg)
     adapt_to_cpu(cfg)
     seed_dataloaders(cfg)
     if cfg.resume and cfg.load_from is None:
         latest = latest_checkpoint(cfg.work_dir)
         cfg.resume, cfg.load_from = latest is not None, latest and str(latest)
     cfg.log_to_console = not quiet
-    runner = BenchmarkRunner.from_cfg(cfg)
+    runner = RUNNERS.get(runner_type).from_cfg(cfg)
+    if scaled:
+        runner.logger.info(scaled)
     if progress is not None:
         runner.register_hook(ProgressHook(progress))
     return runner

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -17,6 +18,20 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def bfloat16_supported() -> bool:
     """Whether the device a run would use computes in bfloat16 (every CPU does, if slowly)."""
     return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def check_precision(cfg: Config) -> None:
+    """float16 with a loss scaler (``AmpOptimWrapper``) needs a GPU.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kind = (cfg.get("optim_wrapper") or {}).get("type", "")
+    if str(kind).rpartition(".")[2] == "AmpOptimWrapper" and not torch.cuda.is_available():
+        raise ConfigError(
+            "optim_wrapper.type='AmpOptimWrapper' (float16 with a loss scaler) does not run on a CPU",
+            "use --amp or optim_wrapper.type='emae_mm.AutocastOptimWrapper', which compute in bfloat16",
+        )
 
 
 @OPTIM_WRAPPERS.register_module()

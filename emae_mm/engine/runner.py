@@ -2,33 +2,35 @@
 
 import itertools
 import logging
-import re
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from emae_mm.checkpoints.reading import read_torch_file
+from emae_mm.engine.blocks import checkpoint_activations
+from emae_mm.engine.compilation import compile_options, compile_target
+from emae_mm.engine.fitting import WITHOUT_WRAPPER, load_fitting
+from emae_mm.engine.layer_decay import unwrap
+from emae_mm.engine.partial_gradients import average_partial_gradients, restore_partial_gradients
 from emae_mm.engine.plain import to_history, to_plain
 from emae_mm.engine.random_states import get_random_states, set_random_states
-from emae_mm.errors import CheckpointError
 from emae_mm.fileio import replaced_atomically
 from emae_mm.registry import RUNNERS
 
-LISTED = 5
-RANDOM_STATES, SPENT = "random_states", "spent_s"
+RANDOM_STATES, SPENT, GRADIENTS = "random_states", "spent_s", "partial_gradients"
 _RUNS = itertools.count(1)
 
 
 class _StateHook(Hook):
-    """What a checkpoint holds beyond mmengine's: every process's random states and the time spent."""
+    """What a checkpoint holds beyond mmengine's: all processes' random states, the time spent, gradients so far."""
 
     priority = "LOWEST"
 
@@ -37,6 +39,8 @@ class _StateHook(Hook):
         if runner.states_to_restore is not None:
             set_random_states(runner.states_to_restore)
             runner.states_to_restore = None
+        restore_partial_gradients(unwrap(runner.model), runner.gradients_to_restore)
+        runner.gradients_to_restore = {}
 
     def before_val(self, runner) -> None:
         self.before = get_random_states()
@@ -47,6 +51,8 @@ class _StateHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         checkpoint[RANDOM_STATES], checkpoint[SPENT] = runner.random_states, runner.spent_s()
+        if runner.partial_gradients:
+            checkpoint[GRADIENTS] = runner.partial_gradients
         for key in ("meta", "message_hub", "param_schedulers"):
             if key in checkpoint:
                 checkpoint[key] = to_plain(checkpoint[key])
@@ -55,9 +61,10 @@ class _StateHook(Hook):
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: to_history(value) for name, value in scalars.items()})
         states = checkpoint.get(RANDOM_STATES)
+        gradients = checkpoint.pop(GRADIENTS, {})
         if not runner._resume or not states:
             return
-        runner.spent_before_s = checkpoint.get(SPENT, 0.0)
+        runner.spent_before_s, runner.gradients_to_restore = checkpoint.get(SPENT, 0.0), gradients
         runner.states_to_restore = states[runner.rank % len(states)]
         if len(states) != runner.world_size:
             runner.logger.warning(
@@ -81,27 +88,24 @@ class _GlobalLossHook(Hook):
             outputs["loss"] = loss
 
 
-@RUNNERS.register_module()
-class BenchmarkRunner(Runner):
-    """mmengine's Runner, resumable exactly; see the module."""
+class ExactResumption:
+    """What both of our runners add to mmengine's; a mixin that stands before mmengine's class.
+
+    Checkpoints are written atomically and hold the random states of all processes; the loss that is logged is that of
+    the global batch; ``log_to_console = False`` in the config shows errors only, the log files get all.
+    """
 
     def __init__(self, *args, **kwargs):
         self.started, self.spent_before_s = time.monotonic(), 0.0
         self.random_states: list[dict] = []
         self.states_to_restore: dict | None = None
+        self.partial_gradients: dict[str, torch.Tensor] = {}
+        self.gradients_to_restore: dict[str, torch.Tensor] = {}
         # mmengine keeps logs and messages by this name and the second: runs of one process must not share them
         kwargs["experiment_name"] = f"{kwargs.get('experiment_name') or 'run'}_{next(_RUNS)}"
         super().__init__(*args, **kwargs)
         self.register_hook(_GlobalLossHook())
         self.register_hook(_StateHook())
-
-    def build_logger(self, *args, **kwargs) -> MMLogger:
-        """As mmengine's; with ``log_to_console = False`` in the config only errors are shown, the files get all."""
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler and not self.cfg.get("log_to_console", True):
-                handler.setLevel(logging.ERROR)
-        return logger
 
     def spent_s(self) -> float:
         """Seconds of this run, with those before it was resumed."""
@@ -124,16 +128,55 @@ class BenchmarkRunner(Runner):
             UserError: the disk is full; what was written before is intact.
         """
         self.random_states = all_gather_object(get_random_states())
-        if is_main_process():
-            with replaced_atomically(Path(out_dir) / filename) as temporary:
-                super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
+        self.partial_gradients = average_partial_gradients(unwrap(self.model), self.optim_wrapper)
+        path = Path(out_dir) / filename
+        with replaced_atomically(path) if is_main_process() else nullcontext(path) as target:
+            super().save_checkpoint(str(target.parent), target.name, *args, **kwargs)
+        self.partial_gradients = {}
+
+
+def show_errors_only(logger: MMLogger) -> None:
+    """Let a logger's console show errors only; its files get all."""
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.ERROR)
+
+
+@RUNNERS.register_module()
+class BenchmarkRunner(ExactResumption, Runner):
+    """mmengine's Runner, resumable exactly; see the module.
+
+    Config keys beyond mmengine's: ``activation_checkpointing`` may be True (:func:`checkpoint_activations`), and
+    ``compile`` compiles the deterministic part of the model (:func:`compile_target`).
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # mmengine would switch it on, too, but knows names only and loses keyword arguments
+        which = self.cfg.pop("activation_checkpointing", None)
+        if which and self._train_dataloader is not None:
+            names = checkpoint_activations(unwrap(self.model), which)
+            self.logger.info(f"activations of {len(names)} modules are computed anew: {', '.join(names)}")
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        if not self.cfg.get("log_to_console", True):
+            show_errors_only(logger)
+        return logger
+
+    def _maybe_compile(self, target: str) -> None:
+        """In place of mmengine's, which would compile the optimiser's step and the drawing of masks as well."""
+        options = compile_options(self.cfg.get("compile"))
+        if options is not None:
+            target = compile_target(unwrap(self.model), options)
+            self.logger.info(f"{type(unwrap(self.model)).__name__}.{target} is compiled; the first steps take longer")
 
     def load_checkpoint(
         self,
         filename: str,
         map_location: str = "cpu",
         strict: bool = True,
-        revise_keys: Sequence[tuple[str, str]] = ((r"^module\.", ""),),
+        revise_keys: Sequence[tuple[str, str]] = WITHOUT_WRAPPER,
     ) -> dict:
         """Load weights that must fit, and return the checkpoint.
 
@@ -142,19 +185,7 @@ class BenchmarkRunner(Runner):
         """
         checkpoint = read_torch_file(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        state = checkpoint.get("state_dict", checkpoint)
-        for pattern, replacement in revise_keys:
-            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        try:
-            model.load_state_dict(state, strict=strict)
-        except RuntimeError as error:
-            problems = [line.strip()[:300] for line in str(error).splitlines()[1:]]
-            more = f"\n    ... and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-            raise CheckpointError(
-                f"checkpoint {filename} does not fit the model:\n    " + "\n    ".join(problems[:LISTED]) + more,
-                "use the config it was trained with; an encoder to start from goes into 'pretrained'",
-            ) from error
+        load_fitting(unwrap(self.model), checkpoint, filename, strict, revise_keys)
         self._has_loaded = True
         self.logger.info(f"loaded {filename}")
         return checkpoint

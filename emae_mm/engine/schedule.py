@@ -1,8 +1,38 @@
-"""Whether a run is as long as its schedule supposes."""
+"""Whether a run is as long as its schedule supposes, and the learning rate that goes with its batch."""
 
 from mmengine.config import Config
 
+from emae_mm.engine.distributed import world_size
 from emae_mm.errors import ConfigError
+
+
+def scale_learning_rate(cfg: Config) -> str:
+    """Where ``auto_scale_lr.enable`` is set, make the learning rate proportional to the batch of an optimiser step.
+
+    In place of mmengine's, which does not count accumulated passes. To be called after
+    :func:`~emae_mm.engine.distributed.share_batch`.
+
+    Returns:
+        what was done, for the log; empty if nothing.
+
+    Raises:
+        ConfigError: ``auto_scale_lr.base_batch_size`` or the learning rate is missing.
+    """
+    scaling = cfg.get("auto_scale_lr") or {}
+    if not scaling.get("enable") or not cfg.get("train_dataloader"):
+        return ""
+    base, optimizer = scaling.get("base_batch_size"), cfg.optim_wrapper.get("optimizer", {})
+    if not base or "lr" not in optimizer:
+        raise ConfigError(
+            "the learning rate cannot be scaled: the config has no "
+            + ("optim_wrapper.optimizer.lr" if base else "auto_scale_lr.base_batch_size"),
+            "set it, the batch that the config's learning rate is meant for, or leave --auto-scale-lr out",
+        )
+    processes = world_size() if cfg.launcher != "none" else 1
+    batch = cfg.train_dataloader.batch_size * processes * cfg.optim_wrapper.get("accumulative_counts", 1)
+    before, optimizer.lr = optimizer.lr, optimizer.lr * batch / base
+    scaling.enable = False
+    return f"learning rate {before:.6g} for a batch of {base} is {optimizer.lr:.6g} for one of {batch}"
 
 
 def check_schedule(cfg: Config) -> None:

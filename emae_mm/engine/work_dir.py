@@ -19,7 +19,7 @@ from emae_mm.leaderboard.records import RECORD_NAME
 # What may change between two calls of the same run: where it is, how it is launched, shown and continued.
 VOLATILE = {
     "work_dir", "launcher", "resume", "load_from", "log_level", "log_processor", "visualizer", "vis_backends",
-    "env_cfg", "custom_imports", "model_wrapper_cfg",
+    "env_cfg", "custom_imports", "model_wrapper_cfg", "strategy", "activation_checkpointing", "compile", "runner_type",
 }  # fmt: skip
 FREE_MB = 200
 """Less free disk space than this is an error before a run starts."""
