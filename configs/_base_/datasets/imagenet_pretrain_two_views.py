@@ -2,6 +2,7 @@
 # (protocol 3). Any folder tree of images works in its place: --data-root DIR.
 _base_ = "imagenet_pretrain.py"
 
+# One decoded image, cropped twice; the fast one-step loader would decode it for each view.
 view = [
     dict(
         type="mmpretrain.RandomResizedCrop",
