@@ -1,7 +1,7 @@
 """The configs of RC-MAE and Multi-View MAE hold the published settings, and what was chosen where there are none.
 
 Sources: RC-MAE's release (``engine_pretrain.py``, ``models_rc.py``, its scripts) and paper (arXiv:2210.02077);
-Multi-View MAE (doi:10.3390/app132212413), of which headings, tables and abstract could be read: MAE's settings otherwise.
+Multi-View MAE (doi:10.3390/app132212413), of which headings, tables and abstract are at hand: MAE's settings otherwise.
 """
 
 import re
