@@ -99,6 +99,26 @@ def data_check(
 
 
 @app.command()
+def cost(
+    config: Annotated[str | None, typer.Argument(help="A config below configs/, or a file.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs, one process each.")] = 8,
+    device: Annotated[str, typer.Option(help="What they are: V100, A100, H100, H200, B200, ...")] = "A100",
+    utilisation: Annotated[float, typer.Option(help="Share of their peak that is taken to be reached.")] = 0.35,
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s of each instead.")] = None,
+    images_per_second: Annotated[float | None, typer.Option(help="Images/s of all together instead.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Training images, where the data are your own.")] = None,
+    cfg_options: Annotated[list[str] | None, typer.Option(help="key.sub=value overriding the config.")] = None,
+    table1: Annotated[bool, typer.Option("--table1", help="The EMAE paper's Table I from counted FLOPs.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File that gets the numbers.")] = None,
+) -> None:
+    """Count what a training costs: parameters, FLOPs, tokens, memory, steps, hours. Needs neither data nor GPU."""
+    from emae_mm.cost.command import Machine, cost_command
+
+    machine = Machine(gpus, device, utilisation, tflops, images_per_second)
+    cost_command(config, machine, images, cfg_options, table1, json_file)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed, what falls back to what, and what to do about each problem."""
     from emae_mm.doctor import main as examine
