@@ -1,4 +1,4 @@
-# Multi-View MAE, ViT-B/16 at 224 (protocol 3). Of the paper only headings, tables and abstract could be read: stated are
+# Multi-View MAE, ViT-B/16 at 224 (protocol 3). Of the paper only headings, tables and abstract could be read. They have
 # two views, the mask ratio of 80 %, masking and random crops as the only augmentation, a contrastive loss on the
 # encoder's output and reconstruction by a decoder. Everything else below is chosen.
 # Its ablations, the default first or in brackets:
