@@ -93,6 +93,7 @@ COUNTS = {
 
 
 def run(root, layout, *options):
+    """What the command does; its standard output alone, since loggers may still hold an earlier test's streams."""
     return CliRunner().invoke(cli.app, ["data", "check", str(root), "--as", layout, *options])
 
 
@@ -104,10 +105,10 @@ def test_the_command_line_offers_every_layout():
 def test_whole_data(layout, request):
     root = request.getfixturevalue(layout)
     done = run(root, layout, "--all")
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, done.stdout
     for line in COUNTS[layout]:
-        assert re.search(line, done.output), (line, done.output)
-    assert done.output.rstrip().endswith("nothing is broken")
+        assert re.search(line, done.stdout), (line, done.stdout)
+    assert done.stdout.rstrip().endswith("nothing is broken")
 
 
 @pytest.mark.parametrize("layout", list(COUNTS))
@@ -124,11 +125,11 @@ def test_every_broken_file_is_named(layout, request):
         "shards": lambda: _damage_shards(root),
     }[layout]()  # fmt: skip
     done = run(root, layout, "--all", "--report", str(root / "report.txt"))
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 1, done.stdout
     for name in faults:
-        assert sum(name in line for line in done.output.splitlines() if "broken:" in line) == 1, (name, done.output)
-    assert f"{len(faults)} faults in {root}" in done.output
-    assert done.output.endswith((root / "report.txt").read_text())
+        assert sum(name in line for line in done.stdout.splitlines() if "broken:" in line) == 1, (name, done.stdout)
+    assert f"{len(faults)} faults in {root}" in done.stdout
+    assert done.stdout.endswith((root / "report.txt").read_text())
 
 
 def _remove(path) -> str:
@@ -158,7 +159,7 @@ def test_more_faults_than_a_message_shows(imagenet):
         save(imagenet / f"train/a/more{number}.jpg")
         names.append(cut(imagenet / f"train/a/more{number}.jpg"))
     done = run(imagenet, "imagenet", "--all", "--workers", "3")
-    assert done.exit_code == 1 and all(name in done.output for name in names)
+    assert done.exit_code == 1 and all(name in done.stdout for name in names)
 
 
 def test_faults_of_annotations_are_all_named(coco):
@@ -168,12 +169,12 @@ def test_faults_of_annotations_are_all_named(coco):
     content["annotations"] = [box | dict(id=number, category_id=70 + number) for number in range(9)]
     path.write_text(json.dumps(content))
     done = run(coco, "coco")
-    assert done.exit_code == 1 and all(f"annotation {number}: {70 + number}" in done.output for number in range(9))
+    assert done.exit_code == 1 and all(f"annotation {number}: {70 + number}" in done.stdout for number in range(9))
 
 
 def test_a_sample_is_decoded_unless_all_are_asked_for(imagenet):
-    assert "decoded 2 of 6" in run(imagenet, "imagenet", "--sample", "2").output
-    assert "  decoded" not in run(imagenet, "imagenet", "--sample", "0").output
+    assert "decoded 2 of 6" in run(imagenet, "imagenet", "--sample", "2").stdout
+    assert "  decoded" not in run(imagenet, "imagenet", "--sample", "0").stdout
 
 
 @pytest.mark.parametrize("layout", list(COUNTS))
@@ -190,7 +191,7 @@ def test_another_layout_is_one_clear_error(layout, tmp_path, capsys, monkeypatch
 
 def test_pattern_of_shards(shards):
     done = run(shards / "s-{0..1}.tar", "shards", "--all")
-    assert done.exit_code == 0 and "2 images, 2 shards" in done.output
+    assert done.exit_code == 0 and "2 images, 2 shards" in done.stdout
 
 
 def test_threads_decode_in_order_and_report_progress(imagenet):
@@ -208,5 +209,5 @@ def test_real_data(shared):
     data = shared / "data"
     for name, layout in (("imagenet_tiny", "imagenet"), ("coco_mini", "coco"), ("camvid", "ade20k")):
         done = run(data / name, layout, "--sample", "20")
-        assert done.exit_code == 0, done.output
-    assert "train: imagefolder" in run(data / "imagenet_tiny", "imagenet", "--sample", "0").output
+        assert done.exit_code == 0, done.stdout
+    assert "train: imagefolder" in run(data / "imagenet_tiny", "imagenet", "--sample", "0").stdout
