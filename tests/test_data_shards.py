@@ -6,6 +6,7 @@ import itertools
 import pickle
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ LOAD = [dict(type="emae_mm.LoadImage")]
 @pytest.fixture
 def folder(tmp_path):
     write_shards(tmp_path / "train", COUNTS)
+    (tmp_path / "train/._s-0.tar").write_bytes(b"left by another system")
     return tmp_path
 
 
@@ -175,6 +177,29 @@ def test_shards_without_any_image(tmp_path):
     write_shards(tmp_path, (0, 0))
     with pytest.raises(DataError, match="hold no image"):
         build(tmp_path, "")
+
+
+def test_only_the_first_process_writes_the_index(folder, monkeypatch):
+    """Before the processes of a run are connected, only the environment tells them apart."""
+    monkeypatch.setenv("RANK", "1")
+    assert len(build(folder)) == sum(COUNTS) and not list(folder.rglob("*shard_index-*"))
+    monkeypatch.setenv("RANK", "0")
+    shard_index._open_index.cache_clear()
+    build(folder)
+    assert len(list(folder.rglob("*shard_index-*"))) == 1
+
+
+def test_real_images_are_those_of_their_files(shared, tmp_path):
+    root = shared / "data/imagenet_tiny/val"
+    files = DATASETS.build(dict(type="emae_mm.ImageFolder", data_root=str(root), with_label=False, pipeline=LOAD))
+    with webdataset.ShardWriter(str(tmp_path / "%03d.tar"), maxcount=30, verbose=0) as shards:
+        for number in range(70):
+            path = Path(files.get_data_info(number)["img_path"])
+            shards.write({"__key__": f"{path.parent.name}_{path.stem}", "jpg": path.read_bytes()})
+    data = build(tmp_path, "{000..002}.tar", pipeline=LOAD)
+    assert data.samples_per_shard == [30, 30, 10]
+    for number in range(70):
+        assert np.array_equal(data[number]["img"], files[number]["img"])
 
 
 def test_check_before_a_run(folder):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import re
 import tarfile
 import zipfile
@@ -67,7 +68,7 @@ class ShardIndex:
     def name_of(self, index: int) -> str:
         """The name of image ``index`` within its shard."""
         start = self.name_ends[index - 1] if index else 0
-        return self.names[start : self.name_ends[index]].tobytes().decode()
+        return self.names[start : self.name_ends[index]].tobytes().decode(errors="surrogateescape")
 
 
 @dataclass
@@ -105,13 +106,18 @@ def _open_index(paths: tuple[Path, ...], stamps: tuple, image_key: str, folder: 
         contents, broken = read_shards(paths, image_key)
         refuse("shards cannot be used", broken, "make or fetch them again")
         index = make_index(contents, np.array(stamps, np.int64))
-        if is_main_process():
+        if _is_first_process():
             _save(index, file)
     if not len(index):
         raise DataError(
             f"the {len(paths)} shards of {paths[0].parent} hold no image", "check the pattern and image_key"
         )
     return index
+
+
+def _is_first_process() -> bool:
+    """Whether to write; on GPUs mmengine connects the processes, and learns their ranks, after the check before a run."""
+    return is_main_process() and int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 
 
 def index_name(paths: Sequence[Path], image_key: str) -> str:
@@ -207,8 +213,10 @@ def make_index(contents: Sequence[ShardContent], stamps: np.ndarray) -> ShardInd
 
 def _save(index: ShardIndex, file: Path) -> None:
     columns = {field.name: getattr(index, field.name) for field in fields(ShardIndex)}
+    own = file.with_name(f".{file.name}.{platform.node()}-{os.getpid()}")  # another run may be writing the same
     try:
-        write_atomically(file, lambda stream: np.savez(stream, **columns))
+        write_atomically(own, lambda stream: np.savez(stream, **columns))
+        os.replace(own, file)
     except OSError as error:
         print_log(
             f"the index of the shards cannot be kept in {file.parent} ({error.strerror}): their headers will be read "

@@ -50,7 +50,7 @@ def _expand(pattern: str) -> list[str]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(path.rglob("*.tar"))
+        return sorted(file for file in path.rglob("*.tar") if not file.name.startswith("."))
     if glob.has_magic(str(path)):
         return [Path(name) for name in sorted(glob.glob(str(path)))]
     return [path]
