@@ -21,13 +21,6 @@ COLOR_FLAGS = {
     "grayscale": cv2.IMREAD_GRAYSCALE,
     "unchanged": cv2.IMREAD_UNCHANGED,
 }
-# with IMREAD_COLOR they make IMREAD_REDUCED_COLOR_2, _4 and _8
-_REDUCED_FLAGS = {
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
 _PIL_MODES = {"color": "RGB", "color_ignore_orientation": "RGB", "grayscale": "L"}
 DEFAULT_MAX_BROKEN = 100
 """How many broken files training tolerates where it is told to skip them at all."""
@@ -39,7 +32,7 @@ class BrokenImage(ValueError):
     """The bytes are not one whole image; the message says what is wrong, the caller adds the file's name."""
 
 
-def decode_image(data: bytes, color_type: str = "color", reduction: int = 1) -> np.ndarray:
+def decode_image(data: bytes, color_type: str = "color") -> np.ndarray:
     """Decode one image.
 
     Grey, palette, transparent, CMYK and 16-bit images become three channels of 8 bits; transparency is dropped.
@@ -48,8 +41,6 @@ def decode_image(data: bytes, color_type: str = "color", reduction: int = 1) -> 
         data: the file's bytes.
         color_type: ``"color"`` (EXIF orientation applied, as mmcv's default backend does),
             ``"color_ignore_orientation"``, ``"grayscale"`` or ``"unchanged"``.
-        reduction: 2, 4 or 8 decode a JPEG at that fraction of its size (rounded up) from the low frequencies of its
-            DCT, in less time; not for ``"unchanged"``. What only Pillow can read comes at full size all the same.
 
     Returns:
         uint8 array (H, W, 3) in BGR order; (H, W) for ``"grayscale"``; the file's own for ``"unchanged"``.
@@ -66,7 +57,7 @@ def decode_image(data: bytes, color_type: str = "color", reduction: int = 1) -> 
     if data.startswith(_PNG) and data.rfind(b"IEND") < 0:
         raise BrokenImage("the PNG is truncated (it has no end chunk)")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), COLOR_FLAGS[color_type] | _REDUCED_FLAGS[reduction])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), COLOR_FLAGS[color_type])
     except cv2.error as error:
         raise BrokenImage(f"OpenCV refuses it ({error.err})") from error
     return image if image is not None else _decode_with_pillow(data, color_type)

@@ -126,12 +126,12 @@ class LoadImage(BaseTransform):
         results["ori_shape"] = image.shape[:2]
         return results
 
-    def _decode(self, data: bytes, rotation: int | None, reduction: int = 1) -> np.ndarray:
+    def _decode(self, data: bytes, rotation: int | None) -> np.ndarray:
         if rotation is None:
-            return decode_image(data, self.color_type, reduction)
+            return decode_image(data, self.color_type)
         # the data set says how the pixels as stored are to be turned, which the file's EXIF would do a second time
         stored = "color_ignore_orientation" if self.color_type == "color" else self.color_type
-        return np.ascontiguousarray(np.rot90(decode_image(data, stored, reduction), rotation // 90))
+        return np.ascontiguousarray(np.rot90(decode_image(data, stored), rotation // 90))
 
     def _skip(self, path: str, reason: BrokenImage) -> None:
         if not self.broken.add(str(path)):
