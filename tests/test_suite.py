@@ -8,7 +8,7 @@ from rich.console import Console
 
 from emae_mm.errors import ConfigError
 from emae_mm.suite.plan import Suite, load_suite, plan
-from emae_mm.suite.progress import clock, stage_progress
+from emae_mm.suite.progress import StageProgress, clock
 
 CONFIG = "pretrain/emae_vit-base-p16_8xb512-300e_in1k.py"
 OTHER = "pretrain/mae_vit-base-p16_8xb512-300e_in1k.py"
@@ -66,15 +66,17 @@ def test_progress_lines_name_stage_step_loss_and_time_left(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("emae_mm.suite.progress.time.monotonic", lambda: now[0])
     console = Console(file=io.StringIO(), width=120)
-    with stage_progress(console, 2, 7, "pre-train MAE") as progress:
-        for step in (10, 20, 30):
-            progress(step, 90, 0.5)
-            now[0] += 10.0
+    progress = StageProgress(console, 2, 7, "pre-train MAE")
+    for step in (10, 20, 30):
+        progress(step, 90, 0.5)
+        now[0] += 10.0
+    progress.end("done")
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "[2/7] pre-train MAE ..."
     # 10 steps took 10 s: 70 and 60 steps are left
     assert lines[2] == "[2/7] pre-train MAE  step 20/90  loss 0.5000  1:10 left"
     assert lines[3] == "[2/7] pre-train MAE  step 30/90  loss 0.5000  1:00 left"
+    assert lines[4] == "[2/7] pre-train MAE: done (0:30)"
 
 
 def test_clock():

@@ -18,8 +18,8 @@ from emae_mm.paths import ENCODER_FILE
 from emae_mm.registry import HOOKS
 
 CONFIG_FILE = "config.json"
-LOSS_WINDOW = 50
-"""Steps over which a pre-training run's final loss is averaged."""
+LOG_WINDOW = 50
+"""Steps over which what a pre-training run logged last is averaged."""
 
 # OpenMMLab's metric names, the leaderboard's, and the factor to its unit (per cent).
 METRICS = {
@@ -33,6 +33,8 @@ METRICS = {
     "coco/segm_mAP_50": ("mask_AP50", 100.0),
     "mIoU": ("mIoU", 1.0),
 }
+LOGGED = {"loss": False, "prediction_variance": True}
+"""What a pre-training record says of the run's last steps, as far as it was logged, and whether higher is better."""
 LETTERS = {"tiny": "ViT-Ti", "small": "ViT-S", "base": "ViT-B", "large": "ViT-L", "huge": "ViT-H"}
 RANDOM_START = dict(method="random init", data="none", epochs=0)
 
@@ -92,7 +94,10 @@ class RecordHook(Hook):
     def after_train(self, runner) -> None:
         if runner.cfg.record.task == "pretrain":
             # from the message hub, which checkpoints hold, so that a run resumed after its last step has it too
-            self.metrics = {"loss": runner.message_hub.get_scalar("train/loss").mean(LOSS_WINDOW)}
+            scalars = runner.message_hub.log_scalars
+            self.metrics = {
+                name: scalars[f"train/{name}"].mean(LOG_WINDOW) for name in LOGGED if f"train/{name}" in scalars
+            }
 
     def after_run(self, runner) -> None:
         metrics = self._metrics()
@@ -103,8 +108,8 @@ class RecordHook(Hook):
         found = {}
         for name, value in self.metrics.items():
             known, factor = METRICS.get(name, ("", 1.0))
-            if name == "loss":
-                found["loss"] = Metric(float(value), unit="", higher_is_better=False)
+            if name in LOGGED:
+                found[name] = Metric(float(value), info(name).unit, LOGGED[name])
             elif known and math.isfinite(value) and value >= 0:  # COCO gives -1 where a size does not occur
                 found[known] = Metric(float(value) * factor, info(known).unit or "%", info(known).higher_is_better)
         return found
@@ -137,6 +142,7 @@ class RecordHook(Hook):
             peak_memory_mb=peak_memory_mb(),
             num_samples=self.num_samples,
             notes=static.get("notes", ""),
+            pretrain_protocol="" if static.task == "pretrain" else start.get("protocol", ""),
         )
 
     @staticmethod
@@ -152,7 +158,8 @@ class RecordHook(Hook):
             if not beside.is_file():
                 return Path(cfg.load_from), {"method": Path(cfg.load_from).name}
             old = read_record(beside)
-            return None, dict(method=old.method, arch=old.arch, data=old.pretrain_data, epochs=old.pretrain_epochs)
+            start = dict(method=old.method, arch=old.arch, data=old.pretrain_data, epochs=old.pretrain_epochs)
+            return None, start | dict(protocol=old.pretrain_protocol)
         meta = read_checkpoint(source).meta
         named = meta if "method" in meta else {"method": Path(source).name.removeprefix("timm:")}
         return (Path(source) if Path(source).is_file() else None), dict(named)

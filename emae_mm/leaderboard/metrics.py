@@ -26,6 +26,7 @@ METRICS = {
     "SSIM": MetricInfo("SSIM", unit="", decimals=3),
     "LPIPS": MetricInfo("LPIPS", unit="", higher_is_better=False, decimals=3),
     "FID": MetricInfo("FID", unit="", higher_is_better=False),
+    "prediction_variance": MetricInfo("prediction variance", unit="", decimals=4),
     "hours": MetricInfo("time", unit="h", higher_is_better=False, decimals=2),
     "speed_up": MetricInfo("speed-up", unit="x", decimals=2),
     "relative_iterations": MetricInfo("iterations", unit="relative", higher_is_better=False, decimals=3),

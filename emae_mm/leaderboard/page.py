@@ -20,17 +20,8 @@ def html(tables: Iterable[Table], out: Path, figures: Sequence[tuple[str, str | 
     Raises:
         UserError: a figure does not exist or is of another format.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     views = [_table_view(table, out) for table in tables]
-    return environment.get_template("leaderboard.html.j2").render(
+    return template("leaderboard.html.j2").render(
         tables=views,
         figures=[(title, _data_uri(Path(path))) for title, path in figures],
         ranking_rule=RANKING_RULE,
@@ -39,6 +30,19 @@ def html(tables: Iterable[Table], out: Path, figures: Sequence[tuple[str, str | 
         demo_label=DEMO_LABEL,
         any_demo=any(block["demo"] for view in views for block in view["blocks"]),
     )
+
+
+def template(name: str):
+    """A page's template; what is filled in is escaped, and nothing may be left out."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
 
 
 def _table_view(table: Table, out: Path) -> dict:

@@ -63,9 +63,9 @@ class Row:
 def measured_rows(records: Iterable[FoundRecord]) -> list[Row]:
     """One row for each configuration of one block, over its seeds.
 
-    Records of one method, architecture and pre-training are seeds of one configuration. The same seed of the same
-    encoder and config counts once (the newest run); with another config it is another configuration and gets its own
-    row, as nothing but the config can explain the difference.
+    Records of one method, architecture and pre-training (data, epochs, recipe) are seeds of one configuration. The same
+    seed of the same encoder and config counts once (the newest run); with another config it is another configuration
+    and gets its own row, as nothing but the config can explain the difference.
     """
     groups: list[list[FoundRecord]] = []
     for found in sorted(records, key=lambda found: (found.record.created, str(found.path))):
@@ -86,7 +86,7 @@ def measured_rows(records: Iterable[FoundRecord]) -> list[Row]:
 
 def _setting(found: FoundRecord) -> tuple:
     record = found.record
-    return record.method, record.arch, record.pretrain_data, record.pretrain_epochs
+    return record.method, record.arch, record.pretrain_data, record.pretrain_epochs, record.pretrain_protocol
 
 
 def _run(found: FoundRecord) -> tuple:
@@ -101,7 +101,9 @@ def _measured_row(group: list[FoundRecord]) -> Row:
         numbers = [float(found.record.metrics[name].value) for found in group]
         std = statistics.stdev(numbers) if len(numbers) > 1 else None
         values[name] = Value(statistics.fmean(numbers), std, len(numbers))
-    notes = tuple(dict.fromkeys(found.record.notes for found in group if found.record.notes))
+    notes = [found.record.notes for found in group if found.record.notes]
+    if record.pretrain_protocol:
+        notes.append(f"pre-trained by {record.pretrain_protocol}")
     return Row(
         kind=MEASURED,
         method=record.method,
@@ -110,7 +112,7 @@ def _measured_row(group: list[FoundRecord]) -> Row:
         pretrain_data=record.pretrain_data,
         pretrain_epochs=record.pretrain_epochs,
         values=values,
-        notes=notes,
+        notes=tuple(dict.fromkeys(notes)),
         runs=tuple(group),
     )
 

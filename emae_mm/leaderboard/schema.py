@@ -157,6 +157,8 @@ class Record:
         created: ISO 8601 time in UTC.
         num_samples: number of evaluated images, if known; gives the sampling error of an accuracy.
         notes: free text shown beside the row.
+        pretrain_protocol: the recipe of the encoder's pre-training where it is not the one its method and epochs stand
+            for, e.g. with options overridden; such results are never averaged with others of that name.
         schema_version: version of this layout.
 
     Raises:
@@ -183,6 +185,7 @@ class Record:
     created: str = field(default_factory=utc_now)
     num_samples: int | None = None
     notes: str = ""
+    pretrain_protocol: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self):
@@ -230,7 +233,8 @@ def _check_provenance(record: Record) -> None:
     samples = record.num_samples
     counted = isinstance(samples, int) and not isinstance(samples, bool) and samples > 0
     _require(samples is None or counted, "num_samples", samples, "a positive integer or null")
-    _require(isinstance(record.notes, str), "notes", record.notes, "a string")
+    for key in ("notes", "pretrain_protocol"):
+        _require(isinstance(getattr(record, key), str), key, getattr(record, key), "a string")
     _require(_is_utc(record.created), "created", record.created, "a UTC time such as 2026-01-31T12:00:00+00:00")
 
 

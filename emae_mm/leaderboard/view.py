@@ -101,18 +101,19 @@ def run_links(row: Row, out: Path) -> tuple[Link, ...]:
     links = []
     for found in row.runs:
         record, folder = found.record, found.path.parent
-        links.append(Link(f"record (seed {record.seed})", _relative(found.path, out)))
+        links.append(Link(f"record (seed {record.seed})", relative_link(found.path, out)))
         config = folder / record.config.path
-        href = _relative(config, out) if config.is_file() else ""
+        href = relative_link(config, out) if config.is_file() else ""
         links.append(Link(f"config {record.config.sha256[:12]}", href))
         if record.encoder is not None:
             encoder = folder / record.encoder.path
-            href = _relative(encoder, out) if encoder.is_file() else ""
+            href = relative_link(encoder, out) if encoder.is_file() else ""
             links.append(Link(f"encoder {record.encoder.sha256[:12]}", href))
     return tuple(links)
 
 
-def _relative(path: Path, out: Path) -> str:
+def relative_link(path: Path, out: Path) -> str:
+    """The URL of a file, relative to the folder ``out``."""
     return quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())
 
 

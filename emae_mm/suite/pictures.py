@@ -58,6 +58,7 @@ def _load(stage: Stage) -> tuple[torch.nn.Module, Tensor, Tensor]:
     from emae_mm.registry import MODELS
 
     cfg = Config.fromfile(stage.config)
+    cfg.merge_from_dict(stage.options)
     model = MODELS.build(cfg.model)
     load_pretraining(model, checkpoints_in(stage.work_dir)[-1])
     preprocessor = cfg.model.data_preprocessor

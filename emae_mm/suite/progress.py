@@ -20,20 +20,47 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+@contextmanager
+def bars(console: Console) -> Iterator[Progress | None]:
+    """The bars of all stages that run at a time, or None where the output is no terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[what]} {task.completed:.0f}/{task.total:.0f}  {task.fields[loss]}"),
+        TextColumn("{task.fields[left]} left"),
+    ]
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+        yield progress
+
+
 class StageProgress:
     """The line of one stage; a bar on a terminal, one line every few seconds elsewhere.
 
     Call it with (step, total steps, loss or None); the time left is extrapolated from the steps seen in this call
-    of the suite, so that a resumed stage is not credited with steps it did not run.
+    of the suite, so that a resumed stage is not credited with steps it did not run. Its last line says how it ended.
+
+    Args:
+        console: where lines go.
+        index: the stage's number, from 1.
+        count: of all stages.
+        title: of the stage.
+        shared: the terminal's bars, from :func:`bars`.
     """
 
-    def __init__(self, console: Console, index: int, count: int, title: str):
+    def __init__(self, console: Console, index: int, count: int, title: str, shared: Progress | None = None):
         self.console = console
         self.label = f"[{index}/{count}] {title}"
         self.started = time.monotonic()
         self.first: tuple[int, float] | None = None
         self.last_line = 0.0
-        self.bar: Progress | None = None
+        self.shared = shared
+        if shared is None:
+            self._print(f"{self.label} ...")
+        else:
+            self.task = shared.add_task(self.label, total=1, what="starting", loss="", left="-")
 
     def __call__(self, step: int, total: int, loss: float | None = None, what: str = "step") -> None:
         now = time.monotonic()
@@ -42,35 +69,20 @@ class StageProgress:
         done, since = step - self.first[0], now - self.first[1]
         left = since / done * (total - step) if done > 0 else None
         loss_text = "" if loss is None else f"loss {loss:.4f}"
-        if self.bar is not None:
-            self.bar.update(
+        if self.shared is not None:
+            self.shared.update(
                 self.task, completed=step, total=total, what=what, loss=loss_text, left=clock(left), refresh=True
             )
         elif now - self.last_line >= PLAIN_INTERVAL_S:
             self.last_line = now
             parts = [self.label, f"{what} {step}/{total}", loss_text, f"{clock(left)} left"]
-            self.console.print("  ".join(filter(None, parts)), highlight=False)
+            self._print("  ".join(filter(None, parts)))
 
-    def elapsed(self) -> float:
-        """Seconds since the stage began."""
-        return time.monotonic() - self.started
+    def end(self, outcome: str) -> None:
+        """Say how the stage ended, and how long it took."""
+        if self.shared is not None:
+            self.shared.remove_task(self.task)
+        self._print(f"{self.label}: {outcome} ({clock(time.monotonic() - self.started)})")
 
-
-@contextmanager
-def stage_progress(console: Console, index: int, count: int, title: str) -> Iterator[StageProgress]:
-    """Show a stage's progress until it ends; its last line says how long it took."""
-    progress = StageProgress(console, index, count, title)
-    if not console.is_terminal:
-        console.print(f"{progress.label} ...", highlight=False)
-        yield progress
-        return
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[what]} {task.completed:.0f}/{task.total:.0f}  {task.fields[loss]}"),
-        TextColumn("{task.fields[left]} left"),
-    ]
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
-        progress.bar = bar
-        progress.task = bar.add_task(progress.label, total=1, what="starting", loss="", left="-")
-        yield progress
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
