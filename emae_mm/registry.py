@@ -25,6 +25,7 @@ DATASETS = _child(
 TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops", "data.fast_crop", "data.beit_views")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", "engine")
 HOOKS = _child("hook", root.HOOKS, "engine", "engine.teacher")
+LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine.log")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")

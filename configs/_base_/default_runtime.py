@@ -7,6 +7,8 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     checkpoint=dict(type="emae_mm.PruningCheckpointHook", interval=1, max_keep_ckpts=2),
+    gradient_norm=dict(type="emae_mm.GradientNormHook"),
+    throughput=dict(type="emae_mm.ThroughputHook"),
     finite=dict(type="emae_mm.NonFiniteLossHook"),
     record=dict(type="emae_mm.RecordHook"),
 )
@@ -16,4 +18,8 @@ env_cfg = dict(
 )
 randomness = dict(seed=0)
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")])
+log_processor = dict(type="emae_mm.TrainingLogProcessor", window_size=50)
 log_level = "INFO"
+# Pre-training only (docs/watching.md): a picture of what the model paints, every 20 epochs; None for none. For a k-NN
+# probe every 10 epochs set knn_probe = dict(interval=10).
+reconstruction_panel = dict(interval=20)

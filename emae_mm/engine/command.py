@@ -44,13 +44,14 @@ def train_command() -> None:
     parser.add_argument(
         "--activation-checkpointing", action="store_true", help="compute blocks' activations anew in the backward pass"
     )
+    parser.add_argument("--tracker", choices=["wandb", "mlflow"], help="log there, too (TensorBoard is always on)")
     parser.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
     arguments = parser.parse_args()
 
     def work() -> None:
         from emae_mm.engine import launch
 
-        names = ("amp", "auto_scale_lr", "fsdp", "activation_checkpointing", "compile")
+        names = ("amp", "auto_scale_lr", "fsdp", "activation_checkpointing", "compile", "tracker")
         extra = {name: getattr(arguments, name) for name in names}
         extra["resume"] = arguments.resume or False
         launch.run(launch.prepare_config(arguments.config, **_options(arguments), **extra))

@@ -2,39 +2,19 @@
 
 from collections.abc import Sequence
 
-import torch
-from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from emae_mm.engine.knn_features import common_classes, extract_features, gather_samples, knn_metrics
 from emae_mm.engine.layer_decay import unwrap
-from emae_mm.errors import ConfigError, DataError
-from emae_mm.evaluation.knn import count_correct, knn_predict
+from emae_mm.errors import ConfigError
 from emae_mm.registry import LOOPS
 
+__all__ = ["KNNTestLoop", "gather_samples"]
+
 LOG_EVERY = 50
-
-
-def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes, by process; their numbers may differ."""
-    counts = [int(count) for count in all_gather(torch.tensor(len(rows), device=rows.device))]
-    padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])
-    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
-
-
-def gather_samples(indices: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and labels of all processes, each sample once, in the order of the data set.
-
-    Samplers give some samples twice to make the processes' shares equal.
-    """
-    indices, features, labels = gather_rows(indices), gather_rows(features), gather_rows(labels)
-    unique, inverse = indices.unique(return_inverse=True)
-    first = torch.full_like(unique, len(indices)).scatter_reduce_(
-        0, inverse, torch.arange(len(indices), device=indices.device), "amin"
-    )
-    return features[first], labels[first]
 
 
 @LOOPS.register_module()
@@ -83,19 +63,7 @@ class KNNTestLoop(BaseLoop):
         self.bank_dataloader = bank_dataloader
         self.k, self.primary_k = tuple(k), primary_k
         self.temperature, self.weighting = temperature, weighting
-        self.classes = self._common_classes()
-
-    def _common_classes(self) -> tuple[str, ...]:
-        bank, queries = (
-            tuple(loader.dataset.metainfo.get("classes") or ()) for loader in (self.bank_dataloader, self.dataloader)
-        )
-        if bank != queries or not bank:
-            differing = sorted(set(bank) ^ set(queries))[:5]
-            raise DataError(
-                f"the bank has {len(bank)} classes, the test set {len(queries)}; differing: {differing}",
-                "both folders must hold the same class folders",
-            )
-        return bank
+        self.classes = common_classes(bank_dataloader, self.dataloader)
 
     def run(self) -> dict[str, float]:
         """Extract, classify, report; returns the metrics."""
@@ -108,49 +76,32 @@ class KNNTestLoop(BaseLoop):
         runner.model.eval()
         bank, bank_labels = self._extract(model, self.bank_dataloader, "bank", with_hooks=False)
         queries, labels = self._extract(model, self.dataloader, "queries", with_hooks=True)
-        metrics = self._measure(bank, bank_labels, queries, labels)
+        metrics = knn_metrics(
+            bank,
+            bank_labels,
+            queries,
+            labels,
+            num_classes=len(self.classes),
+            k=self.k,
+            primary_k=self.primary_k,
+            temperature=self.temperature,
+            weighting=self.weighting,
+        )
         runner.call_hook("after_test_epoch", metrics=metrics)
         runner.call_hook("after_test")
         return metrics
 
-    @torch.inference_mode()
     def _extract(self, model, loader: DataLoader, name: str, with_hooks: bool) -> tuple[Tensor, Tensor]:
-        """(N, D) float32 features and (N,) labels of a data set, complete on every process."""
-        indices, features, labels = [], [], []
-        for step, batch in enumerate(loader):
+        def before(step: int, batch: dict) -> None:
             if with_hooks:
                 self.runner.call_hook("before_test_iter", batch_idx=step, data_batch=batch)
-            data = model.data_preprocessor(batch, False)
-            features.append(model.backbone(data["inputs"])[-1].float())
-            indices += [sample.sample_idx for sample in data["data_samples"]]
-            labels += [int(sample.gt_label) for sample in data["data_samples"]]
+
+        def after(step: int, batch: dict) -> None:
             if with_hooks:
                 self.runner.call_hook("after_test_iter", batch_idx=step, data_batch=batch, outputs=None)
             elif (step + 1) % LOG_EVERY == 0 or step + 1 == len(loader):
                 print_log(f"k-NN {name}: {step + 1}/{len(loader)}", logger="current")
-        stacked = torch.cat(features)
-        return gather_samples(
-            torch.tensor(indices, device=stacked.device), stacked, torch.tensor(labels, device=stacked.device)
-        )
 
-    def _measure(self, bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> dict[str, float]:
-        """Every process classifies its share of the queries."""
-        own = slice(get_rank(), None, get_world_size())
-        top = (1, 5) if len(self.classes) > 5 else (1,)
-        scores = knn_predict(
-            bank,
-            bank_labels,
-            queries[own],
-            num_classes=len(self.classes),
-            k=self.k,
-            temperature=self.temperature,
-            weighting=self.weighting,
+        return extract_features(
+            loader, model.data_preprocessor, lambda images: model.backbone(images)[-1], before, after
         )
-        metrics = {}
-        for k in self.k:
-            correct = torch.tensor(count_correct(scores[k], labels[own], top), device=queries.device)
-            all_reduce(correct)
-            for number, count in zip(top, correct.tolist(), strict=True):
-                metrics[f"knn/top{number}_k{k}"] = 100.0 * count / len(labels)
-        primary = {f"knn/top{number}": metrics[f"knn/top{number}_k{self.primary_k}"] for number in top}
-        return primary | metrics

@@ -12,6 +12,7 @@ from emae_mm.engine.distributed import FSDP, adapt_to_cpu, choose_strategy, init
 from emae_mm.engine.follow_data import data_name, follow_annotations, read_classes, set_everywhere
 from emae_mm.engine.precision import check_precision
 from emae_mm.engine.schedule import check_schedule, scale_learning_rate
+from emae_mm.engine.watch import check_tracker, watch
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.paths import find_config
@@ -20,6 +21,7 @@ from emae_mm.quiet import silence_known_noise
 # Overrides with these beginnings change no recipe: how data are loaded, what is logged, kept and named.
 HARMLESS = (
     "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness", "model.log_",
+    "tracker", "knn_probe", "reconstruction_panel",
     "strategy", "activation_checkpointing", "compile", "model.parts_per_pass", "model_wrapper_cfg",
     *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_w", "persistent", "pin_")),
 )  # fmt: skip
@@ -43,6 +45,7 @@ def prepare_config(
     fsdp: bool = False,
     activation_checkpointing: bool = False,
     compile: bool = False,
+    tracker: str | None = None,
 ) -> Config:
     """Read a config and apply what the command line says.
 
@@ -61,6 +64,7 @@ def prepare_config(
         fsdp: share the model among the processes (fully sharded data parallelism) instead of copying it to each.
         activation_checkpointing: compute the activations of transformer blocks anew in the backward pass.
         compile: compile the deterministic part of the model with ``torch.compile``.
+        tracker: log to ``"wandb"`` or ``"mlflow"``, too.
 
     Raises:
         ConfigError: no such config, or contradictory values.
@@ -99,6 +103,8 @@ def prepare_config(
         cfg.activation_checkpointing = True
     if compile:
         cfg.compile = cfg.get("compile") or True
+    if tracker:
+        cfg.tracker = tracker
     cfg.resume, cfg.load_from = bool(resume), load_from
     if resume and resume is not True and resume != "auto":
         cfg.load_from = str(resume)
@@ -125,6 +131,7 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     _require_start(cfg)
     check_schedule(cfg)
     check_precision(cfg)
+    check_tracker(cfg)
     init_distributed(cfg.launcher)
     read_classes(cfg)
     from emae_mm.data.checks import check_config_data
@@ -171,6 +178,7 @@ def _build_runner(cfg: Config, progress: Callable[..., None] | None, quiet: bool
     share_batch(cfg)
     scaled = scale_learning_rate(cfg)
     runner_type = choose_strategy(cfg)
+    watch(cfg)
     adapt_to_cpu(cfg)
     seed_dataloaders(cfg)
     if cfg.resume and cfg.load_from is None:

@@ -11,6 +11,9 @@ from emae_mm.fileio import write_atomically
 from emae_mm.models.losses import PIXEL_EPS, patchify, reconstruction_loss, self_consistency_loss, unpatchify
 from emae_mm.models.masking import ParallelMasking, hidden_mask
 
+LEAKY = "hidden patches are shown with the true brightness and contrast of each patch (targets are normalised)"
+"""To be said below every picture of a model with ``norm_pix``."""
+
 
 @dataclass
 class Reconstruction:
@@ -43,7 +46,7 @@ def parallel_parts(batch: int, num_patches: int, num_parts: int = 4, seed: int =
     return strategy.split(orders)[0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def reconstruct(model, images: Tensor, ids_keep: Tensor, mean: Tensor, std: Tensor) -> Reconstruction:
     """Reconstruct images from each of several visible sets.
 

@@ -1,8 +1,6 @@
-"""Hooks: keeping checkpoints, exporting the encoder, reporting progress, stopping on a loss that is not finite."""
+"""Hooks that keep checkpoints and export the encoder."""
 
-import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -11,7 +9,6 @@ from mmengine.hooks import CheckpointHook, Hook
 from emae_mm.checkpoints import export_encoder
 from emae_mm.engine.fsdp import whole_state
 from emae_mm.engine.layer_decay import unwrap
-from emae_mm.errors import UserError
 from emae_mm.fileio import write_text
 from emae_mm.paths import ENCODER_FILE
 from emae_mm.registry import HOOKS
@@ -57,48 +54,3 @@ class ExportEncoderHook(Hook):
         if is_main_process():
             meta = {key: value for key, value in runner.cfg.get("record", {}).items() if key != "task"}
             export_encoder(tensors, Path(runner.work_dir) / ENCODER_FILE, meta)
-
-
-@HOOKS.register_module()
-class NonFiniteLossHook(Hook):
-    """Stops the run at the first loss that is not finite, before the step is saved.
-
-    Raises:
-        UserError: names the iteration, the losses and the last good checkpoint.
-    """
-
-    priority = "VERY_HIGH"
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        values = {name: float(value.detach()) for name, value in (outputs or {}).items() if "loss" in name}
-        if all(map(math.isfinite, values.values())):
-            return
-        saved = checkpoints_in(runner.work_dir)
-        raise UserError(
-            f"the loss is not finite at iteration {runner.iter + 1}: {values}",
-            f"lower the learning rate or the precision's risk (dtype='float32'); last good checkpoint: "
-            f"{saved[-1] if saved else 'none yet'}",
-        )
-
-
-class ProgressHook(Hook):
-    """Reports every step to a callback (step, total steps, loss, what).
-
-    Args:
-        report: called with positional (step, total, loss or None) and keyword ``what``.
-    """
-
-    priority = "VERY_LOW"
-
-    def __init__(self, report: Callable[..., None]):
-        self.report = report
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        loss = (outputs or {}).get("loss")
-        self.report(runner.iter + 1, runner.max_iters, None if loss is None else float(loss.detach()), what="step")
-
-    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self.report(batch_idx + 1, len(runner.val_dataloader), what="validation")
-
-    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self.report(batch_idx + 1, len(runner.test_dataloader), what="test")
