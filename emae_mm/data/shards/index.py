@@ -116,7 +116,7 @@ def _open_index(paths: tuple[Path, ...], stamps: tuple, image_key: str, folder: 
 
 
 def _is_first_process() -> bool:
-    """Whether to write; on GPUs mmengine connects the processes, and learns their ranks, after the check before a run."""
+    """Whether to write; on GPUs mmengine connects the processes, and learns their ranks, only after the first check."""
     return is_main_process() and int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 
 
