@@ -39,11 +39,11 @@ class _GivenNoise(MAEViT):
     """mmpretrain's encoder, masking by given instead of fresh noise; everything else is its own."""
 
     def random_masking(self, x, mask_ratio=0.75):
-        fresh, torch.rand = torch.rand, lambda *args, **kwargs: self.noise
-        try:
-            return super().random_masking(x, mask_ratio)
-        finally:
-            torch.rand = fresh
+        order = self.noise.argsort(dim=1)
+        restore = order.argsort(dim=1)
+        visible = int(x.shape[1] * (1 - mask_ratio))
+        kept = x.gather(1, order[:, :visible, None].expand(-1, -1, x.shape[2]))
+        return kept, (restore >= visible).to(x.dtype), restore
 
 
 class MMPretrainEMAE(nn.Module):
