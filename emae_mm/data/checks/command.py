@@ -40,7 +40,7 @@ def check_command(
         print("\n".join(found), flush=True)
         lines += found
         broken += faults
-    last = f"{broken} faults in {path}" if broken else f"{path}: nothing is broken"
+    last = f"{broken} {'fault' if broken == 1 else 'faults'} in {path}" if broken else f"{path}: nothing is broken"
     print(last)
     if report_file is not None:
         write_text(report_file, "\n".join([*lines, last, ""]))
