@@ -38,7 +38,9 @@ def cost_command(
     if (config is None) != table1:
         raise ConfigError("give either a config or --table1", "emae-mm cost CONFIG, or emae-mm cost --table1")
     silence_known_noise()
-    logging.getLogger("mmengine").setLevel(logging.WARNING)
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
     console = console or Console()
     numbers = _print_table1(console) if table1 else _print_cost(config, machine, images, options or [], console)
     if json_file is not None:

@@ -78,7 +78,9 @@ def as_on_gpu(dtype: torch.dtype | None = None) -> Iterator[None]:
         if dtype is None or not isinstance(value, Tensor) or value.dtype != torch.float32:
             return value
         if isinstance(value, nn.Parameter) and value.requires_grad and torch.is_grad_enabled():
-            return weights.setdefault(id(value), value.to(dtype))
+            if id(value) not in weights:
+                weights[id(value)] = value.to(dtype)
+            return weights[id(value)]
         return value.to(dtype)
 
     def upper(value):

@@ -1,7 +1,6 @@
 """Costs as tables on the console."""
 
 from rich.table import Table
-from rich.text import Text
 
 from emae_mm.cost.estimate import Cost
 from emae_mm.cost.memory import GIB
@@ -12,7 +11,7 @@ GIGA, MILLION = 1e9, 1e6
 
 def cost_table(cost: Cost) -> Table:
     """One config's cost: what, how much, how it comes about."""
-    table = Table("", "", Text("value", justify="right"), "note", title=cost.config, title_justify="left")
+    table = Table("", "", "value", "note", title=cost.config, title_justify="left")
     table.columns[2].justify = "right"
     for title, lines in (
         ("parameters", _parameters(cost)),
