@@ -108,7 +108,8 @@ def test_training_equals_a_plain_float64_loop(index, per, accumulate):
         wrapper.update_params(sum(losses.values()))
         hook.after_train_iter(runner, batch_idx=iteration % PER_EPOCH)
     # float64; AdamW divides by small gradients, which magnifies rounding
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-9, atol=1e-12)
+    found, wanted = torch.tensor(found, dtype=torch.float64), torch.tensor(wanted, dtype=torch.float64)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     assert found[0][1] == pytest.approx(0, abs=1e-25) and found[-1][1] > 1e-4
     pairs = zip([model.backbone, model.decoder, model.teacher.backbone, model.teacher.module["decoder"]],
                 student + teacher, strict=True)  # fmt: skip
@@ -170,6 +171,46 @@ def test_without_its_weight_it_is_mae():
     mae.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("teacher.")})
     images, orders = torch.randn(2, 3, 32, 32, dtype=torch.float64), model.masking.draw(2, 16)
     assert model.losses(images, orders) == mae.losses(images, orders)
+
+
+def _train(model, images: torch.Tensor, step_of=lambda model: model) -> torch.Tensor:
+    """Two steps of SGD and the teacher's updates on freshly drawn masks; ``step_of`` wraps the model."""
+    torch.manual_seed(5)  # all processes draw the masks of the global batch
+    wrapped, losses = step_of(model), []
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for step in range(2):
+        found = wrapped(images, mode="loss")
+        losses.append([found["loss_reconstruction"].item(), found["loss_teacher"].item()])
+        optimiser.zero_grad()
+        sum(found.values()).backward()
+        optimiser.step()
+        model.update_teacher(step, iterations=2, per_epoch=2, stepped=True)
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def _one_of_two_processes(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    given = torch.load(f"{folder}/given.pth", weights_only=True)
+    model = tiny(momentum=0.6, ema_index="global")
+    model.load_state_dict(given["model"])
+    losses = _train(model, given["images"][rank::2], torch.nn.parallel.DistributedDataParallel)
+    torch.save({"losses": losses, "model": model.state_dict()}, f"{folder}/{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path):
+    model, images = tiny(momentum=0.6, ema_index="global"), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.save({"model": model.state_dict(), "images": images}, tmp_path / "given.pth")
+    torch.multiprocessing.start_processes(_one_of_two_processes, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    wanted = _train(model, images)
+    both = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
+    # float64, sums in another order
+    torch.testing.assert_close(sum(one["losses"] for one in both) / 2, wanted, rtol=1e-9, atol=1e-15)
+    for name, value in model.state_dict().items():
+        for one in both:
+            torch.testing.assert_close(one["model"][name], value, rtol=1e-9, atol=1e-13)
+    assert wanted[1, 1] > 0 and both[0]["model"]["teacher.steps"] == 2
 
 
 def momenta(index: str, per: str, stepped=lambda iteration: True, epochs=1600, per_epoch=625) -> list[float]:

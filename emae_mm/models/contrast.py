@@ -24,22 +24,21 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> tuple
     Returns:
         the loss, and without a gradient the share of own views whose most similar view is their partner; both scalars.
     """
+    own = F.normalize(full_precision(torch.stack([first, second])), dim=-1)
+    everyone = own.unsqueeze(0) if get_world_size() == 1 else gather_with_gradients(own)
+    batch = first.shape[0]
     with torch.autocast(first.device.type, enabled=False):  # half precision cannot tell close similarities apart
-        own = F.normalize(full_precision(torch.stack([first, second])), dim=-1)
-        everyone = gather_with_gradients(own)
-        batch = first.shape[0]
         similarity = own.flatten(0, 1) @ everyone.flatten(0, 2).T / temperature
-        # columns are ordered by process, view, image: where this process's 2B views stand among them
-        place = get_rank() * 2 * batch + torch.arange(2 * batch, device=own.device)
-        partner = place.roll(batch)
-        similarity = similarity.scatter(1, place.unsqueeze(1), float("-inf"))  # a view is not compared with itself
-        with torch.no_grad():
-            top1 = (similarity.argmax(dim=1) == partner).to(similarity.dtype).mean()
-        return F.cross_entropy(similarity, partner), top1
+    # columns are ordered by process, view, image: where this process's 2B views stand among them
+    place = get_rank() * 2 * batch + torch.arange(2 * batch, device=own.device)
+    partner = place.roll(batch)
+    similarity = similarity.scatter(1, place.unsqueeze(1), float("-inf"))  # a view is not compared with itself
+    with torch.no_grad():
+        top1 = (similarity.argmax(dim=1) == partner).to(similarity.dtype).mean()
+    return F.cross_entropy(similarity, partner), top1
 
 
+@torch.compiler.disable  # communication stays outside of compiled code
 def gather_with_gradients(tensor: Tensor) -> Tensor:
     """Equally large tensors of all W processes: (...) -> (W, ...); every process's gradients reach their tensor."""
-    if get_world_size() == 1:
-        return tensor.unsqueeze(0)
     return torch.stack(torch.distributed.nn.functional.all_gather(tensor))
