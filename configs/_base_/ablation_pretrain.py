@@ -14,8 +14,8 @@ small_pipeline = [
 ]
 small_decoder = dict(decoder_dim=48, depth=1, num_heads=2)
 small_lr = 1e-3
-# 40 of the paper's epochs are 0.8 of these
+# 40 of the paper's epochs are 0.4 of these
 small_warmup = [
-    dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=True, begin=1, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=0.4, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=True, begin=0.4, convert_to_iter_based=True),
 ]

@@ -1,5 +1,5 @@
 # The ablations of the EMAE paper in small: the same variants, tables and published columns on the embedded data set,
-# with a tiny encoder, and 2 epochs of 62 steps for every 100 of the paper's.
+# with a tiny encoder, and one epoch of 125 steps for every 100 of the paper's.
 #
 #   emae-mm suite ablations_demo --jobs 2
 #
@@ -9,7 +9,7 @@ _base_ = "ablations.py"
 name = "ablations_demo"
 embedded_data = True
 note = "demonstration data, not a benchmark"
-epoch_scale = 0.02
+epoch_scale = 0.01
 
 pretrain = {
     "MAE": dict(config="pretrain/ablation/mae_vit-ablation_demo.py", data="classification"),
@@ -29,4 +29,4 @@ transfer = {
     "linear probe": dict(config="classification/ablation/linear_vit-ablation_demo.py", data="classification"),
 }
 
-tables = dict(X=dict(seeds=3), XI=dict(seeds=3))
+tables = dict(X=dict(seeds=2), XI=dict(seeds=2))

@@ -35,7 +35,7 @@ def run_in_processes(
     """
     # a server that has imported everything forks each child: imports are paid once, and no child inherits threads
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["emae_mm.suite.work"])
+    context.set_forkserver_preload(["emae_mm.suite.preload"])
     threads = max(1, _cores() // jobs)
     waiting, running = list(stages), {}
     try:

@@ -1,5 +1,6 @@
 """One stage's training or test, in this process or as the whole of another one."""
 
+import multiprocessing
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -51,6 +52,7 @@ def work(stage: Stage, threads: int, pipe: Connection) -> None:
         pipe: gets ``("progress", args, kwargs)`` at every step and, last, one of ``("done", outcome)``, ``("failed",
             UserError)`` and ``("crashed", traceback)``.
     """
+    multiprocessing.set_start_method(None, force=True)  # the stage's config chooses; this process is no fork server
     torch.set_num_threads(threads)
     silence_known_noise()
     try:

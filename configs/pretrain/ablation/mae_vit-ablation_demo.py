@@ -16,13 +16,13 @@ model = dict(
     decoder=_base_.small_decoder,
 )
 
-global_batch_size = 32
+global_batch_size = 16
 train_dataloader = dict(
-    batch_size=32, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.small_pipeline)
+    batch_size=16, num_workers=0, persistent_workers=False, dataset=dict(pipeline=_base_.small_pipeline)
 )
 optim_wrapper = dict(dtype="float32", optimizer=dict(lr=_base_.small_lr))
 param_scheduler = _base_.small_warmup
-auto_scale_lr = dict(base_batch_size=32)
+auto_scale_lr = dict(base_batch_size=16)
 
-train_cfg = dict(max_epochs=12)
-record = dict(data="emae-demo", epochs=12)
+train_cfg = dict(max_epochs=3)
+record = dict(data="emae-demo", epochs=3)
