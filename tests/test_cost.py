@@ -185,33 +185,35 @@ def test_cost_of_emae_base():
     assert cost.hours == pytest.approx(expected)
 
 
-SHALLOW = {"model.backbone.arch": dict(embed_dim=384, depth=2, num_heads=6), "model.decoder.depth": 2}
-"""Full-size images and batches, fewer blocks: a second instead of ten."""
+def shallow() -> dict:
+    """Options for full-size images and batches, but fewer blocks: a second instead of ten. mmengine changes them."""
+    arch = dict(_delete_=True, embed_dim=384, depth=2, num_heads=6)
+    return {"model.backbone.arch": arch, "model.decoder.depth": 2}
 
 
 def test_recomputation_is_one_more_forward_pass_and_saves_memory():
-    plain = estimate_cost(EMAE_B, cfg_options=SHALLOW)
+    plain = estimate_cost(EMAE_B, cfg_options=shallow())
     for options in (
         {"model.parts_per_pass": 1},
         {"activation_checkpointing": ["decoder", "backbone.blocks.0", "backbone.blocks.1"]},
     ):
-        saving = estimate_cost(EMAE_B, cfg_options=SHALLOW | options)
-        # all but the patch embedding, and the decoder's projection of all positions once a part
-        assert saving.flops.recomputed == pytest.approx(plain.flops.forward, rel=0.03)
+        saving = estimate_cost(EMAE_B, cfg_options=shallow() | options)
+        # All but the patch embedding (1.1 %) and the last product (4.4 % here), whose result no gradient reads.
+        assert 0.94 * plain.flops.forward < saving.flops.recomputed <= plain.flops.forward
         assert saving.flops.encoder == plain.flops.encoder
         assert saving.memory.activations < plain.memory.activations
         assert saving.hours > plain.hours
 
 
 def test_other_methods_beside_mae():
-    mae = estimate_cost(MAE_B, cfg_options=SHALLOW)
-    teacher = estimate_cost("pretrain/rc-mae_vit-base-p16_8xb256-800e_in1k", cfg_options=SHALLOW)
+    mae = estimate_cost(MAE_B, cfg_options=shallow())
+    teacher = estimate_cost("pretrain/rc-mae_vit-base-p16_8xb256-800e_in1k", cfg_options=shallow())
     assert teacher.flops.forward == pytest.approx(2 * mae.flops.forward, rel=0.01)
     # equal but for what a smaller batch shares
     assert teacher.flops.backward == pytest.approx(mae.flops.backward, rel=0.01)
     assert teacher.parameters.total == 2 * mae.parameters.total
     assert teacher.parameters.trainable == mae.parameters.trainable
-    views = estimate_cost("pretrain/multi-view-mae_vit-base-p16_16xb256-800e_in1k", cfg_options=SHALLOW)
+    views = estimate_cost("pretrain/multi-view-mae_vit-base-p16_16xb256-800e_in1k", cfg_options=shallow())
     assert (views.tokens.parts, views.tokens.encoder, views.tokens.decoder) == (2, 2 * 40, 2 * 197)
     assert views.flops.patch_embedding == 2 * mae.flops.patch_embedding
 
