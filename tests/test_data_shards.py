@@ -1,11 +1,13 @@
 """Tar shards as a data set: patterns, index, reading, and the order of the samples."""
 
+import functools
 import gzip
 import io
 import itertools
 import pickle
 import tarfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from emae_mm.data.checks import Inspection, check_config_data, check_dataset
 from emae_mm.data.shards import index as shard_index
+from emae_mm.data.shards import reading
 from emae_mm.data.shards.order import InfiniteShardSampler, ShardSampler, shuffled
 from emae_mm.data.shards.patterns import list_shards
 from emae_mm.engine.seeding import SeededSampler
@@ -237,6 +240,19 @@ def test_data_set_in_worker_processes_and_pickled(folder):
     assert [int(sample["inputs"].sum()) for batch in loader for sample in batch] == wanted
     copy = pickle.loads(pickle.dumps(data))
     assert [int(copy[index]["inputs"].sum()) for index in range(len(copy))] == wanted
+
+
+def test_threads_that_open_more_shards_than_stay_open(tmp_path, monkeypatch):
+    write_shards(tmp_path, [2] * 12)
+    few = functools.lru_cache(maxsize=2)(reading._open.__wrapped__)
+    monkeypatch.setattr(reading, "_open", few)
+    data = build(tmp_path, "")
+    members = [data.get_data_info(index)["img_source"] for index in range(len(data))]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(30):
+            for number, content in enumerate(pool.map(lambda member: member.read(), members)):
+                path, offset, size, _ = members[number]
+                assert content == Path(path).read_bytes()[offset : offset + size]
 
 
 @pytest.mark.parametrize("key", ["ann_file", "indices"])

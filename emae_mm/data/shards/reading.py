@@ -29,10 +29,10 @@ class TarMember(NamedTuple):
         Raises:
             OSError: the shard is missing, cannot be read, or ends too early.
         """
-        descriptor = _open(self.shard, self.read_ahead).descriptor
+        file = _open(self.shard, self.read_ahead)  # kept until the end: another thread may push it out of the cache
         parts, got = [], 0
         while got < self.size:  # one call gives 2 GiB at most, and may give less than it was asked for
-            part = os.pread(descriptor, self.size - got, self.offset + got)
+            part = os.pread(file.descriptor, self.size - got, self.offset + got)
             if not part:
                 raise OSError(None, f"the shard ends after {got} of its {self.size} bytes")
             parts.append(part)
