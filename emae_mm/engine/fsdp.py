@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from mmengine._strategy import FSDPStrategy
+from mmengine.dist import all_gather_object
 from mmengine.optim import BaseOptimWrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
@@ -107,11 +108,17 @@ class ShardedStrategy(FSDPStrategy):
 
     def optim_state_dict(self) -> dict:
         """The whole optimiser's state on the first process, as an unsharded one gives it; all must call this."""
-        gathered = FSDP.optim_state_dict(self.model, self.optim_wrapper.optimizer)
-        if not gathered:
-            return {}
+        optimizer = self.optim_wrapper.optimizer
+        local = optimizer.state_dict()
         index = {name: position for position, name in enumerate(self.names)}
-        state = {index[name]: values for name, values in gathered["state"].items()}
+        state: dict[int, dict[str, Tensor]] = {}
+        # one kind of moment after the other: on CPUs torch gathers all kinds into the same memory
+        kinds = all_gather_object({kind for values in local["state"].values() for kind in values})
+        for kind in sorted(set().union(*kinds)):
+            only = {name: {kind: values[kind]} for name, values in local["state"].items() if kind in values}
+            gathered = FSDP.optim_state_dict(self.model, optimizer, {**local, "state": only})
+            for name, values in gathered.get("state", {}).items():
+                state.setdefault(index[name], {})[kind] = values[kind].clone()
         return {**self.optim_wrapper.state_dict(), "state": dict(sorted(state.items()))}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
