@@ -29,11 +29,11 @@ class LoadImageRandomResizedCrop(LoadImage):
     """``LoadImage`` and mmpretrain's ``RandomResizedCrop`` (Pillow, bicubic) in one step, in about half the time.
 
     The crop is drawn by mmpretrain's code from the same random numbers and resized by torch's antialiased bicubic
-    kernel for bytes in place of Pillow's: 3 % of the values differ, nearly all by one level. Large JPEGs, whose crop is far
-    larger than the output, are decoded at 1/2, 1/4 or 1/8 of their size; that also rounds the crop's edges to 2, 4 or 8
-    pixels of the file and costs some fidelity (docs/data-loading.md has the numbers). What is no upright grey or
-    coloured JPEG (another format, CMYK, an EXIF orientation, a data set's ``rotation``) or is damaged goes through
-    ``LoadImage``'s decoder at full size.
+    kernel for bytes in place of Pillow's: few values differ, mostly by one level. Large JPEGs, whose crop is far larger
+    than the output, are decoded at 1/2, 1/4 or 1/8 of their size; that also rounds the crop's edges to 2, 4 or 8 pixels
+    of the file and costs some fidelity (docs/data-loading.md has the numbers). What is no upright grey or coloured JPEG
+    (another format, CMYK, an EXIF orientation, a data set's ``rotation``) or is damaged goes through ``LoadImage``'s
+    decoder at full size.
 
     Sets ``img`` ((height, width, 3), BGR, uint8, a view of contiguous planes, which ``PackInputs`` takes as they are),
     ``img_shape`` and ``ori_shape`` as the two steps do, for paths and shard members alike.
