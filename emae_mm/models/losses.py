@@ -198,8 +198,6 @@ def _pairwise_distance(predictions: Tensor, mask: Tensor, norm: str) -> Tensor:
     for i in range(parts):
         for j in range(i + 1, parts):
             shared = mask[:, i] * mask[:, j]
-            if not shared.any():
-                continue
             distance = (predictions[:, i] - predictions[:, j]).abs().mean(dim=-1)
             positions = shared.sum(dim=1) if norm == "overlap" else shared.new_full((), patches)
             total = total + ((distance * shared).sum(dim=1) / positions.clamp(min=1)).mean()
