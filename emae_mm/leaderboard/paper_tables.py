@@ -72,9 +72,7 @@ class PaperTableSpec:
                     f"table {spec.title!r}: published.csv has no column {name!r}",
                     f"its columns are {list(PublishedResult.__dataclass_fields__)}",
                 )
-        return replace(
-            spec, rows=rows, epochs=tuple(spec.epochs), pretrain_metrics=tuple(spec.pretrain_metrics)
-        )  # fmt: skip
+        return replace(spec, rows=rows, epochs=tuple(spec.epochs), pretrain_metrics=tuple(spec.pretrain_metrics))
 
 
 def _from_dict(kind, values: Mapping, where: str):
