@@ -203,7 +203,7 @@ def test_waiting_for_data_shows(images, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_the_files(images, tmp_path):
     poison = "custom_hooks = [dict(type='emae_mm.PoisonHook', step=9)]"
-    with pytest.raises(UserError, match=r"(?s)iteration 9 .*non_finite\.json.*epoch_1\.pth"):
+    with pytest.raises(UserError, match=r"(?s)iteration 9:.*non_finite\.json.*epoch_1\.pth"):
         train(tmp_path, images, poison)
     report = json.loads((tmp_path / "work/non_finite.json").read_text())
     assert (report["iteration"], report["epoch"], report["seed"]) == (9, 2, 0)

@@ -69,11 +69,11 @@ class NonFiniteLossHook(Hook):
         if is_main_process():
             write_text(path, json.dumps(_readable(report), indent=1) + "\n")
         first = next(process for process in processes if not process["finite"])
+        where = f" on process {first['rank']}" if len(processes) > 1 else ""
         raise UserError(
-            f"the loss is not finite at iteration {runner.iter + 1} on process {first['rank']}: {first['losses']}",
-            f"the {sum(len(process['files']) for process in processes)} files of the batch are named in {path}; lower "
-            "the learning rate or the precision's risk (dtype='float32'); last good checkpoint: "
-            f"{report['last_good_checkpoint'] or 'none yet'}",
+            f"the loss is not finite at iteration {runner.iter + 1}{where}: {first['losses']}",
+            "lower the learning rate or the precision's risk (dtype='float32'); the step, its losses and its files are "
+            f"in {path}; last good checkpoint: {report['last_good_checkpoint'] or 'none yet'}",
         )
 
 

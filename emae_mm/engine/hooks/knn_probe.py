@@ -94,7 +94,11 @@ class KNNProbeHook(Hook):
         metrics = self.measure(unwrap(runner.model))
         runner.logger.info(
             f"k-NN probe after epoch {runner.epoch + 1}: "
-            + ", ".join(f"{name.removeprefix('knn/')} {value:.2f}" for name, value in metrics.items())
+            + ", ".join(
+                f"{name.removeprefix('knn/')} {value:.2f}"
+                for name, value in metrics.items()
+                if len(self.k) > 1 or "_k" not in name  # with one k the same numbers
+            )
         )
         runner.visualizer.add_scalars(metrics, step=runner.iter)
 

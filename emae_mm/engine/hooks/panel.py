@@ -33,7 +33,8 @@ class ReconstructionPanelHook(Hook):
     Args:
         interval: epochs between two pictures.
         images: the first so many images are shown; broken files are passed over.
-        masks: disjoint visible parts of each image; must divide the number of patches.
+        masks: disjoint visible parts of each image; must divide the number of patches; by default 4, or the smallest number
+            that does.
         folder: a folder of images to take them from; by default the training data.
 
     Raises:
@@ -43,8 +44,8 @@ class ReconstructionPanelHook(Hook):
 
     priority = "LOW"
 
-    def __init__(self, interval: int = 20, images: int = 4, masks: int = 4, folder: str = ""):
-        if min(interval, images) < 1 or masks < 2:
+    def __init__(self, interval: int = 20, images: int = 4, masks: int | None = None, folder: str = ""):
+        if min(interval, images) < 1 or (masks is not None and masks < 2):
             raise ConfigError(
                 f"ReconstructionPanelHook: interval={interval}, images={images}, masks={masks}",
                 "use at least 1 epoch, 1 image and 2 masks",
@@ -60,7 +61,10 @@ class ReconstructionPanelHook(Hook):
         else:  # on all processes: an error must not strike one of them alone
             with undisturbed(model):
                 self.originals = first_images(self._dataset(runner), self.count, model.backbone)
-                parallel_parts(1, model.backbone.num_patches, self.masks)  # refuses an impossible number now
+                patches = model.backbone.num_patches
+                if self.masks is None:
+                    self.masks = next(parts for parts in (4, *range(2, patches + 1)) if patches % parts == 0)
+                parallel_parts(1, patches, self.masks)  # refuses an impossible number now
 
     def after_train_epoch(self, runner) -> None:
         if self.originals is not None and is_main_process() and self.every_n_epochs(runner, self.interval):
