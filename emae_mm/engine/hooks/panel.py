@@ -33,8 +33,8 @@ class ReconstructionPanelHook(Hook):
     Args:
         interval: epochs between two pictures.
         images: the first so many images are shown; broken files are passed over.
-        masks: disjoint visible parts of each image; must divide the number of patches; by default 4, or the smallest number
-            that does.
+        masks: disjoint visible parts of each image; must divide the number of patches; by default 4, or the smallest
+            number that does.
         folder: a folder of images to take them from; by default the training data.
 
     Raises:
