@@ -85,4 +85,4 @@ class StageProgress:
         self._print(f"{self.label}: {outcome} ({clock(time.monotonic() - self.started)})")
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -14,6 +14,8 @@ from emae_mm.suite.plan import Stage, Suite, load_suite, plan
 from emae_mm.suite.progress import StageProgress, bars, clock
 
 PICTURE = "reconstructions.png"
+FILE_WIDTH = 150
+"""Characters a line of what is printed into a file or a pipe."""
 LAUNCHED = ("pretrain", "transfer")
 """The kinds of stages that train or test, and may do so in a process of their own."""
 
@@ -53,7 +55,8 @@ def run_suite(
     from emae_mm.quiet import silence_known_noise
 
     silence_known_noise()
-    console = console or Console(file=sys.stdout)  # this very stream, which launch_stage redirects for the stages
+    # this very stream, which launch_stage redirects for the stages; a file holds wider tables than rich supposes
+    console = console or Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
     suite = load_suite(name)
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs} is too small", "use at least 1")
