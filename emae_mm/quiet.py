@@ -55,6 +55,13 @@ KNOWN_NOISE = (
         "mmengine passes it; its value is still obeyed",
         FutureWarning,
     ),
+    Noise(
+        "fsdp-state-dict",
+        "warning",
+        r"FSDP\.state_dict_type\(\) and FSDP\.set_state_dict_type\(\) are being deprecated",
+        "mmengine's FSDPStrategy builds on them",
+        FutureWarning,
+    ),
     Noise("avg-non-ignore", "warning", r"Default ``avg_non_ignore`` is False", "the protocols' own choice"),
     Noise("reduce-zero-label", "warning", r"`reduce_zero_label` will be deprecated", "mmseg's own use of its old name"),
     Noise(

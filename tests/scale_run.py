@@ -1,6 +1,6 @@
 """Runs of a tiny EMAE for the tests of scale, each on one or several forked CPU processes.
 
-``python scale_run.py scenarios.json codes.json`` pays for the imports once. A scenario is a dict of ``processes`` and of
+``python scale_run.py scenarios.json codes.json`` pays for the imports once. A scenario is a dict of ``processes`` and
 what ``prepare_config`` takes; the largest exit code of each one's processes is written, in order.
 """
 

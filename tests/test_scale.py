@@ -150,7 +150,7 @@ def test_exported_encoders_load_into_timm(runs, name):
 
 def _emae() -> EMAE:
     backbone = dict(arch=dict(embed_dim=16, depth=1, num_heads=2), img_size=16, patch_size=4)
-    return EMAE(backbone=backbone, decoder=dict(decoder_dim=8, depth=2, num_heads=2), num_parts=4)
+    return EMAE(backbone=backbone, decoder=dict(decoder_dim=8, depth=1, num_heads=2), num_parts=4)
 
 
 def test_compiled_equals_eager(monkeypatch):
@@ -177,7 +177,7 @@ def test_the_option_may_name_what_is_compiled():
     model = nn.Module()
     model.backbone = nn.Linear(3, 3)
     assert compile_target(model, dict(backend="eager")) == "backbone.forward"
-    with pytest.raises(ConfigError, match="no method head.forward"):
+    with pytest.raises(ConfigError, match="no method head"):
         compile_target(model, dict(target="head.forward"))
     with pytest.raises(ConfigError, match="neither True nor a dict"):
         compile_options("losses")

@@ -1,7 +1,6 @@
 """The transformer blocks of a model: what is recomputed, sharded or compiled one by one."""
 
 from functools import partial
-from operator import attrgetter
 
 from timm.models.vision_transformer import Block
 from torch import nn
@@ -49,13 +48,13 @@ def checkpoint_activations(model: nn.Module, which: bool | list[str]) -> list[st
             )
     else:
         names = [which] if isinstance(which, str) else list(which or ())
+    modules = dict(model.named_modules())
     for name in names:
-        try:
-            module = attrgetter(name)(model)
-        except AttributeError as error:
+        if name not in modules:
             raise ConfigError(
                 f"activation_checkpointing: {type(model).__name__} has no module {name!r}",
                 "give names that model.named_modules() has, or True for all transformer blocks",
-            ) from error
+            )
+        module = modules[name]
         module.forward = partial(checkpoint, module.forward, use_reentrant=False)
     return names
