@@ -17,6 +17,7 @@ MESSAGES = {
     "onedl": "Could not import OneDL. Skipping OneDL datasets.",
     "faster-coco-eval": "faster_coco_eval is not installed, metrics will not be computed. Please install it",
     "broadcast-buffers": "`broadcast_buffers` is deprecated. Use `forward_sync_buffers` instead",
+    "fsdp-state-dict": "FSDP.state_dict_type() and FSDP.set_state_dict_type() are being deprecated. Please use APIs",
     "avg-non-ignore": "Default ``avg_non_ignore`` is False, if you would like to ignore the certain label",
     "reduce-zero-label": "`reduce_zero_label` will be deprecated, if you would like to ignore the zero label",
     "array-copy": "__array__ implementation doesn't accept a copy keyword, so passing copy=False failed.",
