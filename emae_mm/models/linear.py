@@ -35,9 +35,12 @@ def _keep(ctx, inputs: tuple, output: Tensor) -> None:
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     tokens, weight = ctx.saved_tensors
-    rows = grad.flatten(0, -2)
+    rows, columns = grad.flatten(0, -2), tokens.flatten(0, -2)
     for_tokens = _linear(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
-    for_weight = rows.t() @ tokens.flatten(0, -2) if ctx.needs_input_grad[1] else None
+    for_weight = None
+    if ctx.needs_input_grad[1]:  # the form whose second factor is the wider one is the faster one
+        wide = weight.shape[0] >= weight.shape[1]
+        for_weight = _linear(columns.t(), rows.t(), None).t() if wide else _linear(rows.t(), columns.t(), None)
     for_bias = rows.sum(dim=0) if ctx.has_bias and ctx.needs_input_grad[2] else None
     return for_tokens, for_weight, for_bias
 

@@ -184,10 +184,18 @@ def _compared(batch: int, parts: int, patches: int, pixels: int, norm: str) -> f
 
 
 def _planes_of_runs(parts: int) -> list[list[int]]:
-    """For each rank r of K-1 and each part j, the run that is the r-th other part's prediction of part j's patches."""
-    return [
-        [(i := r + (r >= j)) * (parts - 1) + (j - (j > i)) for j in range(parts)] for r in range(parts - 1)
-    ]  # part i's run of part j's patches is its j-th, or the one before if its own would have come first
+    """For each rank r of K-1 and each part j, the run that is the r-th other part's prediction of part j's patches.
+
+    Part i's run of part j's patches is its j-th, or the one before where its own would have come first.
+    """
+    planes = []
+    for rank in range(parts - 1):
+        runs = []
+        for seen in range(parts):
+            part = rank + 1 if rank >= seen else rank
+            runs.append(part * (parts - 1) + (seen - 1 if seen > part else seen))
+        planes.append(runs)
+    return planes
 
 
 def _pairwise_distance(predictions: Tensor, mask: Tensor, norm: str) -> Tensor:
