@@ -211,7 +211,11 @@ def test_parameter_names_are_those_of_the_official_release():
 
 @pytest.mark.parametrize(
     ("weights", "present"),
-    [((1.0, 0.0), {"loss_reconstruction"}), ((0.0, 1.0), {"loss_consistency", "prediction_variance"}), ((2.0, 0.5), None)],
+    [
+        ((1.0, 0.0), {"loss_reconstruction"}),
+        ((0.0, 1.0), {"loss_consistency", "prediction_variance"}),
+        ((2.0, 0.5), None),
+    ],
 )
 def test_loss_weights(weights, present):
     model = tiny(EMAE, img_size=64, reconstruction_weight=weights[0], consistency_weight=weights[1])

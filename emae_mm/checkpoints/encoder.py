@@ -16,7 +16,7 @@ from emae_mm.errors import CheckpointError
 from emae_mm.fileio import write_atomically
 
 ENCODER_PREFIXES = ("teacher.module.backbone.", "backbone.", "encoder.")
-"""Prefixes under which training checkpoints keep the encoder; RC-MAE's teacher, which is transferred, before the rest."""
+"""Prefixes under which training checkpoints keep the encoder; RC-MAE's teacher, which is transferred, comes first."""
 
 NOT_ENCODER = re.compile(r"(decoder|head|fc_norm|neck|mask_token|data_preprocessor)([._]|$)")
 """Top-level names that pre-training and classification checkpoints have beside the encoder."""

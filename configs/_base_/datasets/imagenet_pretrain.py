@@ -3,7 +3,7 @@
 data_root = "data/imagenet"
 
 data_preprocessor = dict(
-    type="mmpretrain.SelfSupDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+    type="emae_mm.ImagePreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
 )
 
 # Decoding, crop and resizing in one step, twice as fast or more (docs/data-loading.md). It draws the crops that
