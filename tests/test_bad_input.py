@@ -15,7 +15,7 @@ from PIL import Image
 
 from emae_mm import fileio
 from emae_mm.checkpoints import export_encoder
-from emae_mm.data.checks.images import draw
+from emae_mm.data.checks import Inspection
 from emae_mm.data.files import list_images
 from emae_mm.engine import launch, work_dir
 from emae_mm.errors import CheckpointError, ConfigError, DataError, UserError
@@ -178,7 +178,7 @@ def test_more_broken_images_than_allowed(folder, work):
 def break_unsampled(root: Path) -> str:
     """Truncate one image that the checks do not sample; its name."""
     names = list_images(root / "train")
-    name = next(name for name in names if name not in draw(names, SAMPLED, seed=0))
+    name = next(name for name in names if name not in Inspection(sample=SAMPLED, seed=0).draw(names))
     truncate(root / "train" / name)
     return name
 

@@ -2,7 +2,7 @@
 #
 #   tools/dist_train.sh configs/pretrain/emae_vit-base-p16_8xb512-300e_in1k.py 8
 #
-# By estimate (`emae-mm cost`) that takes 93 GiB a GPU; --cfg-options model.parts_per_pass=1 computes the same in 26 GiB,
+# By estimate (`emae-mm cost`) that takes 93 GiB a GPU; --cfg-options model.parts_per_pass=1 computes the same in 26,
 # for one more forward pass.
 #
 # Published (EMAE v1 Table 1; 68.4 for the same setting in its ablations): linear probe 68.2, fine-tuning 83.8.
