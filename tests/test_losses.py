@@ -7,15 +7,14 @@ import torch
 
 from emae_mm.errors import ConfigError
 from emae_mm.models.losses import (
-    SumOfPairwiseDistances,
     patchify,
     pixel_targets,
     reconstruction_loss,
     self_consistency_loss,
-    sorting_network,
     unpatchify,
 )
 from emae_mm.models.masking import ParallelMasking, PureRandomMasking, hidden_mask
+from emae_mm.models.pairwise import SumOfPairwiseDistances, sorting_network
 
 
 def loop_consistency(predictions, mask, norm="overlap"):

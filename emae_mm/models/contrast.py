@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
-from emae_mm.models.losses import full_precision
+from emae_mm.models.pairwise import full_precision
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,13 @@ from torch.utils.checkpoint import checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.models.losses import (
     CONSISTENCY_NORMS,
-    full_precision,
     hidden_reconstruction_loss,
     pixel_targets,
     runs_consistency_loss,
     self_consistency_loss,
 )
 from emae_mm.models.masking import PartGroup, build_masking, hidden_mask
+from emae_mm.models.pairwise import full_precision
 from emae_mm.registry import MODELS
 
 
