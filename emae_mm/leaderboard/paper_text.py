@@ -134,9 +134,9 @@ def print_paper_tables(tables: Iterable[PaperTable], console=None) -> None:
     console = console or Console()
     for table in tables:
         label = f" ({DEMO_LABEL})" if is_demo(table) else ""
-        view = RichTable(title=rich_escape(f"{table.spec.title}{label}"), title_justify="left", show_lines=False)
+        view = RichTable(title=rich_escape(f"{table.spec.title}{label}"), title_justify="left")
         for head in paper_headers(table):
-            view.add_column(rich_escape(head))
+            view.add_column(rich_escape(head), overflow="fold")
         for line in paper_lines(table):
             view.add_row(*map(rich_escape, line))
         console.print(view)
