@@ -1,6 +1,8 @@
 """EMAE steps of two public MAE implementations: K passes and the paper's pairwise loss, on given patch orders."""
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from mmpretrain.models.selfsup.mae import MAEViT
@@ -66,16 +68,22 @@ class MMPretrainEMAE(nn.Module):
         self.head = MODELS.build(dict(type="MAEPretrainHead", norm_pix=True, patch_size=PATCH, loss=loss))
         self.parts = parts
 
-    def losses(self, images: Tensor, orders: Tensor) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, orders: Tensor, modules=None, combine=paper_losses) -> dict[str, Tensor]:
+        encode, decode, loss = modules or (self.backbone, self.neck, self.head.loss)
         predictions, reconstruction, masks = [], [], []
         for part in range(self.parts):
             self.backbone.noise = rolled_noise(orders[:, 0], self.parts, part)
-            latent, mask, ids_restore = self.backbone(images)
-            prediction = self.neck(latent, ids_restore)
-            reconstruction.append(self.head.loss(prediction, images, mask))
+            latent, mask, ids_restore = encode(images)
+            prediction = decode(latent, ids_restore)
+            reconstruction.append(loss(prediction, images, mask))
             predictions.append(prediction)
             masks.append(mask)
-        return paper_losses(predictions, reconstruction, masks)
+        return combine(predictions, reconstruction, masks)
+
+    def compiled(self) -> Callable:
+        """``losses`` with one pass and the pairwise loss compiled; K passes in one graph take very long to compile."""
+        modules = torch.compile(self.backbone), torch.compile(self.neck), torch.compile(self.head.loss)
+        return partial(self.losses, modules=modules, combine=torch.compile(paper_losses))
 
     def take_weights(self, ours: nn.Module) -> None:
         """The same weights as our model; every tensor of this one must be found there."""
