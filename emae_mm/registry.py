@@ -27,6 +27,7 @@ DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", 
 HOOKS = _child("hook", root.HOOKS, "engine", "engine.teacher")
 LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine.log")
 LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
+METRICS = _child("metric", root.METRICS, "evaluation.coco_metric")
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
