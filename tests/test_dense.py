@@ -6,12 +6,11 @@ import pytest
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
-from timm.models.vision_transformer import Attention
 
 from emae_mm.checkpoints import load_encoder
 from emae_mm.errors import CheckpointError, ConfigError
 from emae_mm.models import DenseViT, MultiScaleFromStride16, ViTEncoder
-from emae_mm.models.dense import attend_in_windows
+from emae_mm.models.attention import GridAttention
 from emae_mm.models.relative_position import RelativePositionBias
 
 ARCH = dict(embed_dim=32, depth=4, num_heads=4)
@@ -137,11 +136,11 @@ def loop_attention(attention, tokens, heads, bias):
 
 @pytest.mark.parametrize("grid", [(6, 4), (5, 7)], ids=["whole windows", "padded windows"])
 def test_windows_against_a_float64_loop(grid):
-    attention = Attention(16, num_heads=2, qkv_bias=True)
+    attention = GridAttention(16, num_heads=2, qkv_bias=True)
     torch.nn.init.normal_(attention.qkv.bias)  # padding tokens then have keys that matter
     window, bias = (3, 2), torch.randn(1, 2, 6, 6)
     tokens = torch.randn(2, grid[0] * grid[1], 16)
-    ours = attend_in_windows(attention, tokens, grid, window, bias).detach()
+    ours = attention(tokens, grid, window, bias).detach()
     expected = torch.zeros(2, *grid, 16, dtype=torch.float64)
     for b in range(2):
         field = tokens[b].double().reshape(*grid, 16)

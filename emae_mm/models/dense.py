@@ -8,39 +8,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from emae_mm.errors import ConfigError
+from emae_mm.models.attention import GridBlock
 from emae_mm.models.relative_position import RelativePositionBias
 from emae_mm.models.vit import ViTEncoder
 from emae_mm.registry import MODELS
 
-REL_POS_KINDS = ("none", "per_block", "shared")
-
-
-def attend_in_windows(
-    attention: nn.Module, tokens: Tensor, grid_size: Sequence[int], window: Sequence[int], bias: Tensor | None = None
-) -> Tensor:
-    """Self-attention within non-overlapping windows; the grid is padded with zero tokens at its right and bottom.
-
-    Padding tokens take part as keys (their logits come from the key bias alone), as in ViTDet.
-
-    Args:
-        attention: timm's ``Attention`` or any module called as ``attention(tokens, attn_mask=bias)``.
-        tokens: (B, H*W, D), row-major.
-        grid_size: (H, W).
-        window: (h, w), height and width of a window in tokens.
-        bias: (1, heads, h*w, h*w), added to the logits of every window.
-
-    Returns:
-        (B, H*W, D).
-    """
-    batch, _, width = tokens.shape
-    (rows, columns), (h, w) = grid_size, window
-    pad_rows, pad_columns = -rows % h, -columns % w
-    x = F.pad(tokens.reshape(batch, rows, columns, width), (0, 0, 0, pad_columns, 0, pad_rows))
-    down, across = (rows + pad_rows) // h, (columns + pad_columns) // w
-    x = x.reshape(batch, down, h, across, w, width).transpose(2, 3).reshape(-1, h * w, width)
-    x = attention(x, attn_mask=bias)
-    x = x.reshape(batch, down, across, h, w, width).transpose(2, 3).reshape(batch, down * h, across * w, width)
-    return x[:, :rows, :columns].reshape(batch, rows * columns, width)
+REL_POS_KINDS = ("none", "per_block", "shared", "decomposed")
 
 
 @MODELS.register_module()
@@ -55,10 +28,12 @@ class DenseViT(ViTEncoder):
             stored for: the training crop; other sizes are resampled.
         out_indices: blocks whose outputs are returned, ascending, 0 the first.
         window_size: side of the attention windows in patches; None for global attention everywhere. Images smaller
-            than a window get smaller windows.
+            than a window get smaller windows, except with decomposed relative positions, where they are padded.
         global_blocks: blocks with global attention where ``window_size`` is set.
         rel_pos_bias: ``"none"``; ``"per_block"``: one table in every block (UperNet in BEiT's and MAE's settings);
-            ``"shared"``: one table for all windowed blocks and one for all global ones (MIMDet's benchmark).
+            ``"shared"``: one table for all windowed blocks and one for all global ones (MIMDet's benchmark);
+            ``"decomposed"``: embeddings of vertical and of horizontal offsets in every block, multiplied with the query
+            (ViTDet), as ``blocks.{i}.attn.rel_pos_h`` and ``rel_pos_w``; without class token only.
         use_cls_token: whether the class token takes part; it cannot together with windows.
         learn_pos_embed: whether the absolute position embeddings get gradients.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
@@ -66,6 +41,8 @@ class DenseViT(ViTEncoder):
     Raises:
         ConfigError: contradictory options, or a block that does not exist.
     """
+
+    block_type = GridBlock
 
     def __init__(
         self,
@@ -87,6 +64,11 @@ class DenseViT(ViTEncoder):
         if not use_cls_token:
             self.cls_token = None
         self.rel_pos = nn.ModuleDict({key: self._build_rel_pos(block) for block, key in self._rel_pos_keys().items()})
+        if rel_pos_bias == "decomposed":
+            for index, block in enumerate(self.blocks):
+                block.attn.add_decomposed_positions(
+                    (window_size, window_size) if self._is_windowed(index) else self.grid_size
+                )
 
     def _check_options(self) -> None:
         named = [*self.out_indices, *self.global_blocks]
@@ -107,13 +89,18 @@ class DenseViT(ViTEncoder):
                 f"window_size={self.window_size} with use_cls_token=True: the class token belongs to no window",
                 "set use_cls_token=False",
             )
+        if self.rel_pos_kind == "decomposed" and self.use_cls_token:
+            raise ConfigError(
+                "rel_pos_bias='decomposed' with use_cls_token=True: the class token has no row and column",
+                "set use_cls_token=False",
+            )
 
     def _is_windowed(self, block: int) -> bool:
         return self.window_size is not None and block not in self.global_blocks
 
     def _rel_pos_key(self, block: int) -> str | None:
         """The entry of ``rel_pos`` that serves a block."""
-        if self.rel_pos_kind == "none":
+        if self.rel_pos_kind in ("none", "decomposed"):
             return None
         if self.rel_pos_kind == "per_block":
             return str(block)
@@ -135,7 +122,7 @@ class DenseViT(ViTEncoder):
     @classmethod
     def fresh_keys(cls) -> tuple[str, ...]:
         """See :meth:`ViTEncoder.fresh_keys`; relative positions and LayerScale start fresh."""
-        return (*super().fresh_keys(), r"rel_pos\.\w+\.table")
+        return (*super().fresh_keys(), r"rel_pos\.\w+\.table", r"blocks\.\d+\.attn\.rel_pos_[hw]")
 
     def unused_keys(self) -> tuple[str, ...]:
         """Regular expressions of a plain ViT checkpoint's parameters that this backbone does not have."""
@@ -151,24 +138,18 @@ class DenseViT(ViTEncoder):
             return (int(key) + 1 if key.isdigit() else self.depth + 1), self.depth + 2
         return super().get_layer_depth(param_name)
 
-    def _clipped_window(self, grid: Sequence[int]) -> tuple[int, int]:
+    def _window(self, block: int, grid: Sequence[int]) -> tuple[int, int] | None:
+        """Height and width of a block's windows on a grid; None for global attention."""
+        if not self._is_windowed(block):
+            return None
+        if self.rel_pos_kind == "decomposed":
+            return self.window_size, self.window_size
         return min(self.window_size, grid[0]), min(self.window_size, grid[1])
-
-    def _run_block(self, index: int, x: Tensor, grid: tuple[int, int], bias: Tensor | None) -> Tensor:
-        block = self.blocks[index]
-        y = block.norm1(x)
-        if self._is_windowed(index):
-            y = attend_in_windows(block.attn, y, grid, self._clipped_window(grid), bias)
-        else:
-            y = block.attn(y, attn_mask=bias)
-        x = x + block.drop_path1(block.ls1(y))
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
     def _biases(self, grid: tuple[int, int]) -> dict[int, Tensor | None]:
         """Every block's relative position bias; shared ones are gathered once per forward pass."""
         gathered = {
-            key: self.rel_pos[key](self._clipped_window(grid) if self._is_windowed(block) else grid)
-            for block, key in self._rel_pos_keys().items()
+            key: self.rel_pos[key](self._window(block, grid) or grid) for block, key in self._rel_pos_keys().items()
         }
         return {block: gathered.get(self._rel_pos_key(block)) for block in range(self.depth)}
 
@@ -180,7 +161,8 @@ class DenseViT(ViTEncoder):
                 mean colour) at the right and bottom.
 
         Returns:
-            for each of ``out_indices`` a (B, D, ceil(H/p), ceil(W/p)) map.
+            for each of ``out_indices`` a (B, D, ceil(H/p), ceil(W/p)) map, channels last in memory: the tokens' own
+            order, and the one in which convolutions and layer norms over channels are fastest.
         """
         images = F.pad(images, (0, -images.shape[-1] % self.patch_size, 0, -images.shape[-2] % self.patch_size))
         grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
@@ -189,12 +171,13 @@ class DenseViT(ViTEncoder):
             cls_token = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(x.shape[0], -1, -1)
             x = torch.cat([cls_token, x], dim=1)
         biases, maps = self._biases(grid), []
-        for index in range(self.out_indices[-1] + 1):
+        for index, block in enumerate(self.blocks[: self.out_indices[-1] + 1]):
+            options = (grid, self._window(index, grid), biases[index])
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(self._run_block, index, x, grid, biases[index], use_reentrant=False)
+                x = checkpoint(block, x, *options, use_reentrant=False)
             else:
-                x = self._run_block(index, x, grid, biases[index])
+                x = block(x, *options)
             if index in self.out_indices:
                 patches = x[:, 1:] if self.use_cls_token else x
-                maps.append(patches.transpose(1, 2).reshape(x.shape[0], self.embed_dim, *grid))
+                maps.append(patches.unflatten(1, grid).permute(0, 3, 1, 2))
         return tuple(maps)

@@ -99,6 +99,8 @@ class ViTEncoder(BaseModule):
         ConfigError: impossible architecture, or an image size that the patch size does not divide.
     """
 
+    block_type: type[Block] = Block
+
     def __init__(
         self,
         arch: str | dict = "base",
@@ -137,8 +139,8 @@ class ViTEncoder(BaseModule):
         self.reset_parameters()
 
     def build_block(self, mlp_ratio: float, drop_path: float, init_values: float | None) -> nn.Module:
-        """One transformer block; subclasses with other attention override this."""
-        return Block(
+        """One transformer block, of the class's ``block_type``."""
+        return self.block_type(
             self.embed_dim,
             self.num_heads,
             mlp_ratio,
