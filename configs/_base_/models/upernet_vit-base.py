@@ -28,7 +28,7 @@ model = dict(
     ),
     neck=dict(type="emae_mm.MultiScaleFromStride16", embed_dim=768, norm_cfg=norm_cfg),
     decode_head=dict(
-        type="UPerHead",
+        type="emae_mm.UPerHead",  # same parameters and values as mmsegmentation's, fewer products
         in_channels=[768, 768, 768, 768],
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
