@@ -3,6 +3,7 @@
 import logging
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
@@ -13,3 +14,5 @@ if __name__ == "__main__":
     except ChildFailedError as error:
         first = min(error.failures.values(), key=lambda failure: failure.timestamp)
         sys.exit(first.exitcode if first.exitcode > 0 else 1)
+    except SignalException as signalled:
+        sys.exit(128 + signalled.sigval)

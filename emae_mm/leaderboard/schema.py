@@ -26,6 +26,9 @@ TASKS = (*TRANSFER_TASKS, "pretrain", "reconstruction")
 DEMO_DATA = "emae-demo"
 """The embedded data set: its results are labelled as a demonstration wherever they are shown."""
 
+QUICK_PREFIX = "quick run of "
+"""How the protocol of a run begins that only tries the way: such results are shown, and ranked nowhere."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -8,7 +8,7 @@ from emae_mm.leaderboard.noise import judge_gap
 from emae_mm.leaderboard.published import UNRANKED_PROTOCOL, PublishedResult
 from emae_mm.leaderboard.records import FoundRecord
 from emae_mm.leaderboard.rows import Row, measured_rows, published_rows
-from emae_mm.leaderboard.schema import DEMO_DATA, RecordError
+from emae_mm.leaderboard.schema import DEMO_DATA, QUICK_PREFIX, RecordError
 
 DEMO_LABEL = "demonstration data, not a benchmark"
 
@@ -18,7 +18,7 @@ class Block:
     """Rows of one (task, protocol, data).
 
     ``metrics`` are the shown metrics by name, the ranking one first. ``ranked`` is False where a ranking would compare
-    what is not comparable: recipes that differ between sources, or losses of different pre-training methods.
+    what is not comparable: recipes that differ between sources, losses of different pre-training methods, quick runs.
     """
 
     task: str
@@ -95,7 +95,7 @@ def _block(key: tuple[str, str, str], records: list[FoundRecord], published: lis
     metrics = {name: info(name) for name in in_order(known)} | _measured_metrics(records)
     primary = _primary(records) or in_order(known)[0]
     ordered = [primary, *(name for name in in_order(set(metrics)) if name != primary)]
-    ranked = protocol != UNRANKED_PROTOCOL and task != "pretrain"
+    ranked = protocol != UNRANKED_PROTOCOL and task != "pretrain" and not protocol.startswith(QUICK_PREFIX)
     block = Block(task, protocol, data, {name: metrics[name] for name in ordered}, tuple(rows), ranked)
     return replace(block, rows=tuple(_rank(block) if ranked else _list(rows)))
 

@@ -25,7 +25,7 @@ from emae_mm.data.demo.scenes import make_scene
 from emae_mm.data.demo.sources import PHOTOGRAPHS, Sources, load_sources
 from emae_mm.errors import DataError, UserError
 
-__all__ = ["describe", "make_demo_dataset"]
+__all__ = ["describe", "is_demo_dataset", "make_demo_dataset"]
 
 VERSION = 2  # of the scenes: another number makes existing folders be remade
 _MANIFEST = "manifest.json"
@@ -128,6 +128,18 @@ Training and validation share neither source digits nor photographs.
 Photographs of the training split: {names["train"]}.
 Photographs of the validation split: {names["val"]}.
 """
+
+
+def is_demo_dataset(folder: str | Path) -> bool:
+    """Whether a folder is a demonstration data set that :func:`make_demo_dataset` made, or one of its layouts."""
+    for root in (Path(folder).resolve(), Path(folder).resolve().parent):
+        try:
+            manifest = json.loads((root / _MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(manifest, dict) and {"version", "photographs", "digits"} <= set(manifest):
+            return True
+    return False
 
 
 def _write_all(root: Path, wanted: dict, progress: Callable[[int, int], None]) -> None:
