@@ -65,17 +65,22 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
 
 
-def share_batch(cfg: Config) -> None:
+def share_batch(cfg: Config, processes: int | None = None) -> None:
     """Make the batch of one optimiser step ``global_batch_size`` images, however many processes share it.
 
     ``train_dataloader.batch_size`` is what one process is meant to hold at once: fewer images a process make it
     smaller, more are accumulated over several passes (epoch-based training) or make it larger (iteration-based).
 
+    Args:
+        cfg: changed in place.
+        processes: that share the batch; by default those of this run.
+
     Raises:
         ConfigError: the global batch does not divide among the processes or passes; names the numbers.
     """
     total, loader = cfg.get("global_batch_size"), cfg.get("train_dataloader")
-    processes = world_size() if cfg.launcher != "none" else 1
+    if processes is None:
+        processes = world_size() if cfg.launcher != "none" else 1
     if cfg.launcher != "none" and not torch.cuda.is_available():
         # as mmengine wraps models on GPUs, but for the device
         wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
