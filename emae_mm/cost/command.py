@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from emae_mm.cost.machine import Machine
+from emae_mm.engine.command import parse_options
 from emae_mm.errors import ConfigError
 from emae_mm.fileio import write_text
 from emae_mm.quiet import silence_known_noise
@@ -51,7 +52,7 @@ def _print_cost(config: str, machine: Machine, images: int | None, options: list
     from emae_mm.cost.estimate import estimate_cost
     from emae_mm.cost.text import cost_table
 
-    cost = estimate_cost(config, machine, images, _parse(options))
+    cost = estimate_cost(config, machine, images, parse_options(options))
     console.print(cost_table(cost))
     return cost.as_dict()
 
@@ -65,15 +66,3 @@ def _print_table1(console: Console) -> dict:
     console.print(table1_table(rows))
     console.print(text, highlight=False)
     return dict(rows=[row.as_dict() for row in rows], explanation=text)
-
-
-def _parse(options: list[str]) -> dict:
-    from mmengine.config import DictAction
-
-    parsed = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{option!r} is not key=value", "give --cfg-options key.sub=value, lists as [a,b]")
-        parsed[key] = DictAction._parse_iterable(value)
-    return parsed

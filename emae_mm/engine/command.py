@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from emae_mm.errors import UserError
+from emae_mm.errors import ConfigError, UserError
 
 OTHERS_WAIT_S = 3.0
 
@@ -72,6 +72,23 @@ def test_command() -> None:
         launch.test(cfg)
 
     guarded(work)
+
+
+def parse_options(words: Iterable[str]) -> dict:
+    """``key.sub=value`` words as mmengine's ``DictAction`` reads them: a dotted key for each value.
+
+    Raises:
+        ConfigError: a word that is no ``key=value``.
+    """
+    from mmengine.config import DictAction
+
+    parsed = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r} is not key=value", "give --cfg-options key.sub=value, lists as [a,b]")
+        parsed[key] = DictAction._parse_iterable(value)
+    return parsed
 
 
 def guarded(work: Callable[[], None]) -> None:
