@@ -11,6 +11,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 from emae_mm.checkpoints import load_encoder
 from emae_mm.models import DenseViT, ViTEncoder
+from emae_mm.models.attention import decomposed_table
 from emae_mm.models.relative_position import RelativePositionBias
 
 ARCH = dict(embed_dim=16, depth=1, num_heads=2)
@@ -120,3 +121,19 @@ def test_a_backbone_at_another_size_uses_the_resized_tables(shared):
     images = torch.randn(1, 3, 24, 12)
     for ours, theirs in zip(model(images), other(images), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # tables rounded at another point
+
+
+def linear(distance: float) -> float:
+    return max(0.0, 1 - abs(distance))
+
+
+@pytest.mark.parametrize(("stored", "keys", "queries"), [(14, 14, 14), (14, 24, 24), (20, 7, 7), (9, 13, 5)])
+def test_decomposed_positions_are_resized_linearly(stored, keys, queries):
+    table = torch.randn(2 * stored - 1, 6)
+    rows = resized(table.double().numpy(), 2 * keys - 1, 1, linear)
+    found = decomposed_table(table, queries, keys)
+    assert found.shape == (queries, keys, 6)
+    for i in range(queries):
+        for j in range(keys):
+            # float32 interpolation between two values
+            np.testing.assert_allclose(found[i, j].numpy(), rows[i - j + keys - 1], rtol=0, atol=1e-5)
