@@ -23,3 +23,5 @@ log_level = "INFO"
 # Pre-training only (docs/watching.md): a picture of what the model paints, every 20 epochs; None for none. For a k-NN
 # probe every 10 epochs set knn_probe = dict(interval=10).
 reconstruction_panel = dict(interval=20)
+# Transfers only (docs/pictures.md): pictures of the last validation, beside the record; None for none.
+pictures = dict(images=4, threshold=0.5)

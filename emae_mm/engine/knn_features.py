@@ -89,8 +89,12 @@ def knn_metrics(
     primary_k: int,
     temperature: float,
     weighting: str,
+    seen: Callable[[Tensor, Tensor], None] = lambda predictions, labels: None,
 ) -> dict[str, float]:
-    """Metrics in per cent, see :class:`~emae_mm.engine.knn_loop.KNNTestLoop`; each process classifies its share."""
+    """Metrics in per cent, see :class:`~emae_mm.engine.knn_loop.KNNTestLoop`; each process classifies its share.
+
+    ``seen`` is called with the (n,) classes that ``primary_k`` neighbours vote for in that share, and the true ones.
+    """
     own = slice(get_rank(), None, get_world_size())
     top = (1, 5) if num_classes > 5 else (1,)
     scores = knn_predict(
@@ -102,6 +106,7 @@ def knn_metrics(
         temperature=temperature,
         weighting=weighting,
     )
+    seen(scores[primary_k].argmax(dim=1), labels[own])
     metrics = {}
     for number in k:
         correct = torch.tensor(count_correct(scores[number], labels[own], top), device=queries.device)

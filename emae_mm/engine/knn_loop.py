@@ -86,6 +86,7 @@ class KNNTestLoop(BaseLoop):
             primary_k=self.primary_k,
             temperature=self.temperature,
             weighting=self.weighting,
+            seen=lambda predictions, labels: runner.call_hook("after_knn", predictions=predictions, labels=labels),
         )
         runner.call_hook("after_test_epoch", metrics=metrics)
         runner.call_hook("after_test")

@@ -21,7 +21,7 @@ from emae_mm.quiet import silence_known_noise
 # Overrides with these beginnings change no recipe: how data are loaded, what is logged, kept and named.
 HARMLESS = (
     "record.", "work_dir", "env_cfg", "log_", "vis", "default_hooks", "launcher", "randomness", "model.log_",
-    "tracker", "knn_probe", "reconstruction_panel",
+    "tracker", "knn_probe", "reconstruction_panel", "pictures",
     "strategy", "activation_checkpointing", "compile", "model.parts_per_pass", "model_wrapper_cfg",
     "model.backbone.init_values",  # whether there is LayerScale is the checkpoint's to say (CAE)
     *(f"{split}_dataloader.{key}" for split in ("train", "val", "test") for key in ("num_w", "persistent", "pin_")),

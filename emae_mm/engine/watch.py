@@ -1,4 +1,4 @@
-"""What a config's one-line variables ask for: trackers, the k-NN probe, the reconstruction panel."""
+"""What a config's one-line variables ask for: trackers, the k-NN probe, pictures."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from emae_mm.errors import ConfigError
+from emae_mm.leaderboard.schema import TRANSFER_TASKS
 
 PROJECT = "emae_mm"
 HOOKS_OF = {"knn_probe": "emae_mm.KNNProbeHook", "reconstruction_panel": "emae_mm.ReconstructionPanelHook"}
+PICTURES_HOOK = "emae_mm.PicturesHook"
 TRACKERS = ("wandb", "mlflow")
 
 
@@ -31,14 +33,17 @@ def check_tracker(cfg: Config) -> None:
 def watch(cfg: Config) -> None:
     """Add to a config, in place, the tracker's back end and the hooks that ``knn_probe`` and so on ask for.
 
-    The hooks belong to pre-training and are added there only.
+    The hooks belong to pre-training and are added there only; ``pictures`` belongs to transfers.
     """
     tracker, run = cfg.get("tracker"), Path(cfg.work_dir).name
     if tracker == "wandb":
         _add_backend(cfg, dict(type="WandbVisBackend", init_kwargs=dict(project=PROJECT, name=run)))
     elif tracker == "mlflow":
         _add_backend(cfg, dict(type="MLflowVisBackend", exp_name=PROJECT, run_name=run))
-    if cfg.get("record", {}).get("task") == "pretrain":
+    task = cfg.get("record", {}).get("task")
+    if task in TRANSFER_TASKS and cfg.get("pictures") is not None:
+        cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type=PICTURES_HOOK, **cfg.pictures)]
+    if task == "pretrain":
         asked = [dict(type=kind, **cfg[name]) for name, kind in HOOKS_OF.items() if cfg.get(name) is not None]
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), *asked]
 

@@ -19,7 +19,7 @@ from emae_mm.leaderboard.records import RECORD_NAME
 # What may change between two calls of the same run: where it is, how it is launched, shown and continued.
 VOLATILE = {
     "work_dir", "launcher", "resume", "load_from", "log_level", "log_processor", "visualizer", "vis_backends",
-    "tracker", "knn_probe", "reconstruction_panel",
+    "tracker", "knn_probe", "reconstruction_panel", "pictures",
     "env_cfg", "custom_imports", "model_wrapper_cfg", "strategy", "activation_checkpointing", "compile", "runner_type",
 }  # fmt: skip
 FREE_MB = 200

@@ -49,6 +49,16 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_inside(path: object) -> bool:
+    return (
+        _is_text(path)
+        and not PurePosixPath(path).is_absolute()
+        and not PureWindowsPath(path).drive
+        and "\\" not in path
+        and ".." not in PurePosixPath(path).parts
+    )
+
+
 @dataclass(frozen=True)
 class Metric:
     """One measured number.
@@ -88,14 +98,7 @@ class FileIdentity:
 
     def check(self, key: str) -> None:
         """Raise RecordError naming ``key`` unless path and digest are well formed."""
-        inside = (
-            _is_text(self.path)
-            and not PurePosixPath(self.path).is_absolute()
-            and not PureWindowsPath(self.path).drive
-            and "\\" not in self.path
-            and ".." not in PurePosixPath(self.path).parts
-        )
-        _require(inside, f"{key}.path", self.path, "a path relative to the record's folder")
+        _require(_is_inside(self.path), f"{key}.path", self.path, "a path relative to the record's folder")
         is_digest = isinstance(self.sha256, str) and bool(_SHA256.fullmatch(self.sha256))
         _require(is_digest, f"{key}.sha256", self.sha256, "64 hexadecimal digits in lower case")
 
@@ -162,6 +165,7 @@ class Record:
         notes: free text shown beside the row.
         pretrain_protocol: the recipe of the encoder's pre-training where it is not the one its method and epochs stand
             for, e.g. with options overridden; such results are never averaged with others of that name.
+        pictures: path relative to the folder that holds the record, as in FileIdentity -> title.
         schema_version: version of this layout.
 
     Raises:
@@ -189,6 +193,7 @@ class Record:
     num_samples: int | None = None
     notes: str = ""
     pretrain_protocol: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self):
@@ -238,6 +243,10 @@ def _check_provenance(record: Record) -> None:
     _require(samples is None or counted, "num_samples", samples, "a positive integer or null")
     for key in ("notes", "pretrain_protocol"):
         _require(isinstance(getattr(record, key), str), key, getattr(record, key), "a string")
+    drawn = isinstance(record.pictures, dict) and all(
+        _is_inside(path) and path.endswith(".png") and _is_text(title) for path, title in record.pictures.items()
+    )
+    _require(drawn, "pictures", record.pictures, "a table of PNG paths relative to the record's folder -> title")
     _require(_is_utc(record.created), "created", record.created, "a UTC time such as 2026-01-31T12:00:00+00:00")
 
 

@@ -5,6 +5,7 @@ from emae_mm.engine.hooks.finite import NonFiniteLossHook
 from emae_mm.engine.hooks.knn_probe import KNNProbeHook
 from emae_mm.engine.hooks.meters import GradientNormHook, ThroughputHook
 from emae_mm.engine.hooks.panel import ReconstructionPanelHook
+from emae_mm.engine.hooks.pictures import PicturesHook
 from emae_mm.engine.hooks.progress import ProgressHook
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GradientNormHook",
     "KNNProbeHook",
     "NonFiniteLossHook",
+    "PicturesHook",
     "ProgressHook",
     "PruningCheckpointHook",
     "ReconstructionPanelHook",

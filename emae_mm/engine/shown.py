@@ -1,0 +1,162 @@
+"""What a validation keeps for its pictures: a few images, one confusion matrix, and nothing that grows with the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from emae_mm.models.vit import ViTEncoder
+from emae_mm.pictures.attention import AttentionMaps, attention_maps
+from emae_mm.pictures.confusion import count_confusion
+from emae_mm.pictures.detections import DetectionSample, Instances
+from emae_mm.pictures.segmentation import SegmentationSample
+from emae_mm.registry import TRANSFORMS
+
+MOST_INSTANCES = 40
+"""Detections of one image that are kept, the highest scores."""
+
+
+@dataclass
+class Collected:
+    """What all processes kept.
+
+    Attributes:
+        classes: names.
+        palette: one RGB colour, 0..255, a class; empty where the data set has none.
+        counted: ``"images"`` or ``"pixels"``: what the confusion matrix counts; empty where there is none.
+        confusion: (C, C) int64, rows the true class.
+        detections, segmentations, attention: by the image's index in the data set.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple = ()
+    counted: str = ""
+    confusion: np.ndarray | None = None
+    detections: dict[int, DetectionSample] = field(default_factory=dict)
+    segmentations: dict[int, SegmentationSample] = field(default_factory=dict)
+    attention: dict[int, tuple[np.ndarray, AttentionMaps]] = field(default_factory=dict)
+
+    def gather(self) -> None:
+        """Make it that of all processes, on each; all must call this."""
+        counts = torch.from_numpy(self.confusion)
+        all_reduce(counts)
+        self.confusion = counts.numpy()
+        parts = all_gather_object((self.counted, self.detections, self.segmentations, self.attention))
+        self.counted = max(part[0] for part in parts)
+        for place, name in enumerate(("detections", "segmentations", "attention"), start=1):
+            merged = {index: sample for part in parts for index, sample in part[place].items()}
+            setattr(self, name, dict(sorted(merged.items())))
+
+
+class Collector:
+    """Looks at the batches of one validation.
+
+    Args:
+        dataset: validated, in its own order (mmengine's ``DefaultSampler`` without shuffling).
+        images: images that are kept, evenly spread over the data set.
+        threshold: least score of a detection that is kept.
+        model: whose ``backbone`` is asked for its attention, where it is a
+            :class:`~emae_mm.models.vit.ViTEncoder`; None for no attention.
+    """
+
+    def __init__(self, dataset: Dataset, images: int, threshold: float, model: nn.Module | None):
+        self.dataset, self.threshold, self.model, self.passed = dataset, threshold, model, 0
+        info = getattr(dataset, "metainfo", {})
+        classes, palette = tuple(info.get("classes") or ()), tuple(info.get("palette") or ())
+        self.found = Collected(classes, palette, confusion=np.zeros((len(classes), len(classes)), np.int64))
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int)) if len(dataset) else []
+        named = {int(index): dataset.get_data_info(int(index)) for index in chosen}
+        self.wanted = {info["img_path"]: index for index, info in named.items() if "img_path" in info}
+
+    def add(self, batch: dict, outputs: Sequence | None) -> None:
+        """Take from a batch, as the data loader gives it, and the model's predictions for it (None in k-NN)."""
+        for place, sample in enumerate(outputs if outputs is not None else batch["data_samples"]):
+            repeated = get_rank() + self.passed * get_world_size() >= len(self.dataset)
+            self.passed += 1
+            if repeated:  # the sampler gives some images twice to make the processes' shares equal
+                continue
+            if outputs is not None:
+                self._count(sample)
+            index = self.wanted.get(sample.get("img_path"))
+            if index is not None:
+                self._keep(index, sample, batch["inputs"][place])
+
+    def count_labels(self, truth: Tensor, predicted: Tensor) -> None:
+        """Add (n,) true and predicted classes of images to the confusion matrix."""
+        self._add_counts(truth.cpu().numpy(), predicted.cpu().numpy(), "images")
+
+    def _count(self, sample: Any) -> None:
+        if "pred_sem_seg" in sample:
+            maps = (part.data.squeeze(0).cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
+            self._add_counts(*maps, "pixels")
+        elif "pred_label" in sample:
+            self.count_labels(sample.gt_label, sample.pred_label)
+
+    def _add_counts(self, truth: np.ndarray, predicted: np.ndarray, counted: str) -> None:
+        self.found.confusion += count_confusion(truth, predicted, len(self.found.classes))
+        self.found.counted = counted
+
+    def _keep(self, index: int, sample: Any, inputs: Tensor) -> None:
+        if "pred_instances" in sample:
+            info = self.dataset.get_data_info(index)
+            image = _read(info)
+            truth = true_instances(info.get("instances", ()), image.shape[:2])
+            detected = detected_instances(sample.pred_instances, self.threshold)
+            self.found.detections[index] = DetectionSample(image, truth, detected)
+        elif "pred_sem_seg" in sample:
+            maps = (part.data.squeeze(0).cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
+            self.found.segmentations[index] = SegmentationSample(_read(self.dataset.get_data_info(index)), *maps)
+        if self.model is not None and isinstance(self.model.backbone, ViTEncoder):
+            self.found.attention[index] = self._attention(inputs)
+
+    def _attention(self, inputs: Tensor) -> tuple[np.ndarray, AttentionMaps]:
+        """One image as the encoder sees it (its middle, if larger than what the encoder was built for), and the maps."""
+        preprocessor, encoder = self.model.data_preprocessor, self.model.backbone
+        batch = preprocessor(dict(inputs=inputs.unsqueeze(0), data_samples=None), False)["inputs"]
+        sides = [
+            min(side, patches * encoder.patch_size)
+            for side, patches in zip(batch.shape[-2:], encoder.grid_size, strict=True)
+        ]
+        top, left = ((side - kept) // 2 for side, kept in zip(batch.shape[-2:], sides, strict=True))
+        batch = batch[..., top : top + sides[0], left : left + sides[1]]
+        pixels = batch[0] * preprocessor.std.view(-1, 1, 1) + preprocessor.mean.view(-1, 1, 1)
+        image = pixels.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        return image, attention_maps(encoder, batch)[0]
+
+
+def true_instances(annotations: Sequence[dict], size: tuple[int, int]) -> Instances:
+    """mmdet's annotations of one image, crowds left out, as arrays; masks have the given (H, W)."""
+    from pycocotools import mask as coder
+
+    kept = [one for one in annotations if not one.get("ignore_flag")]
+    masks = []
+    for one in kept:
+        shape = one.get("mask")
+        if isinstance(shape, list) or (isinstance(shape, dict) and isinstance(shape["counts"], list)):
+            shape = coder.frPyObjects(shape, *size)
+        if shape:
+            masks.append(coder.decode(coder.merge(shape) if isinstance(shape, list) else shape).astype(bool))
+    return Instances(
+        np.array([one["bbox"] for one in kept], np.float64).reshape(-1, 4),
+        np.array([one["bbox_label"] for one in kept], np.int64),
+        np.stack(masks) if masks and len(masks) == len(kept) else None,
+    )
+
+
+def detected_instances(predicted: Any, threshold: float) -> Instances:
+    """mmdet's predictions of one image with at least this score, the highest first, as arrays."""
+    order = predicted.scores.argsort(descending=True, stable=True)[:MOST_INSTANCES]
+    kept = predicted[order[predicted.scores[order] >= threshold]]
+    masks = kept.masks.cpu().numpy() if "masks" in kept else None
+    return Instances(*(kept[name].cpu().numpy() for name in ("bboxes", "labels")), masks, kept.scores.cpu().numpy())
+
+
+def _read(info: dict) -> np.ndarray:
+    """The image of a data set's entry as it is on disk: (H, W, 3) uint8 RGB."""
+    loaded = TRANSFORMS.build(dict(type="emae_mm.LoadImage"))(info)["img"]
+    return np.ascontiguousarray(loaded[..., ::-1])
