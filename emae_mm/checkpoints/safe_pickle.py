@@ -1,0 +1,73 @@
+"""Pickles of arrays, as detectron2 publishes its models, read without running code from them."""
+
+import codecs
+import pickle
+from collections import OrderedDict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """What Python 3 writes for bytes in old pickle protocols; no other codec is needed."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+    return codecs.encode(text, "latin1")
+
+
+@cache
+def _allowed() -> dict[tuple[str, str], Any]:
+    """Everything a pickle may name: arrays, their numbers and ordered dictionaries."""
+    from numpy._core import multiarray, numeric
+
+    allowed: dict[tuple[str, str], Any] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): _latin1,
+    }
+    for package in ("numpy.core", "numpy._core"):  # the name before numpy 2, and since
+        allowed[f"{package}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        allowed[f"{package}.multiarray", "scalar"] = multiarray.scalar
+        allowed[f"{package}.numeric", "_frombuffer"] = numeric._frombuffer
+    return allowed
+
+
+@cache
+def training_globals() -> list[Any]:
+    """What torch's safe unpickler needs to know to read the histories in mmengine's training checkpoints."""
+    from mmengine.logging import HistoryBuffer
+    from numpy._core import multiarray
+
+    # pickles name a function by its place, which numpy 2 changed
+    functions = [multiarray._reconstruct, multiarray.scalar]
+    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
+    kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_, np.uint8)}
+    return [HistoryBuffer, np.ndarray, np.dtype, _latin1_global(), *functions, *old, *sorted(kinds, key=str)]
+
+
+def _latin1_global() -> tuple[Any, str]:
+    return _latin1, "_codecs.encode"
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _allowed()[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to objects outside the file")
+
+
+def read_pickle(path: str | Path) -> Any:
+    """What a pickle of containers, plain values and numpy arrays holds.
+
+    Raises:
+        pickle.UnpicklingError: it names anything else, or is damaged.
+    """
+    with open(path, "rb") as file:
+        return _ArrayUnpickler(file, encoding="latin1").load()
