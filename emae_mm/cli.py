@@ -9,6 +9,7 @@ import typer
 
 from emae_mm import __version__
 from emae_mm.errors import UserError
+from emae_mm.transfer.options import evaluate, transfer
 
 app = typer.Typer(
     name="emae-mm",
@@ -74,6 +75,9 @@ def leaderboard(
 
     leaderboard_command(work_dirs, out)
 
+
+app.command()(transfer)
+app.command()(evaluate)
 
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")

@@ -1,0 +1,163 @@
+"""Which protocol a task has for which encoder: the one place where tasks are mapped to configs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emae_mm.errors import ConfigError
+from emae_mm.paths import find_config
+
+DEFAULT_ARCH = "ViT-B/16"
+DEMO_ARCH, TINY_ARCH = "ViT-128x4/8", "ViT-128x6/8"
+"""The encoders of the embedded demonstration and of the suite on small real images."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of transfer.
+
+    Attributes:
+        name: what the command line calls it.
+        record_task: what records and the leaderboard call it.
+        layout: the data's layout, a key of :data:`~emae_mm.transfer.layouts.LAYOUTS`.
+        protocols: encoder's name to the full-size config below ``configs/``.
+        small: encoder's name to the small variant.
+        quick_batch: images each process takes at a step of a quick run at full size.
+    """
+
+    name: str
+    record_task: str
+    layout: str
+    protocols: dict[str, str]
+    small: dict[str, str] = field(default_factory=dict)
+    quick_batch: int = 4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What will be run.
+
+    Attributes:
+        config: the file.
+        shorten: a quick run of a full-size config is meant.
+        small: the config is a small variant, for data of any name.
+    """
+
+    config: Path
+    shorten: bool = False
+    small: bool = False
+
+
+_TASKS = (
+    Task(
+        "knn",
+        "imagenet-knn",
+        "imagenet",
+        {
+            "ViT-B/16": "classification/knn_vit-base-p16_in1k.py",
+        },
+        {
+            DEMO_ARCH: "classification/demo/knn_vit-demo_demo.py",
+            TINY_ARCH: "classification/tiny/knn_vit-tiny64_folder.py",
+        },
+    ),
+    Task(
+        "linear",
+        "imagenet-linear",
+        "imagenet",
+        {
+            "ViT-B/16": "classification/linear_vit-base-p16_8xb2048-90e_in1k.py",
+        },
+        {
+            DEMO_ARCH: "classification/demo/linear_vit-demo_demo.py",
+            TINY_ARCH: "classification/tiny/linear_vit-tiny64_folder.py",
+        },
+    ),
+    Task(
+        "finetune",
+        "imagenet-finetune",
+        "imagenet",
+        {
+            "ViT-B/16": "classification/finetune_vit-base-p16_8xb128-100e_in1k.py",
+        },
+    ),
+    Task(
+        "maskrcnn",
+        "coco-maskrcnn-fpn",
+        "coco",
+        {
+            "ViT-B/16": "detection/mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py",
+        },
+        {
+            DEMO_ARCH: "detection/demo/mask-rcnn_vit-demo_demo.py",
+            TINY_ARCH: "detection/tiny/mask-rcnn_vit-tiny64_coco.py",
+        },
+        quick_batch=1,
+    ),
+    Task(
+        "upernet",
+        "ade20k-upernet",
+        "ade20k",
+        {
+            "ViT-B/16": "segmentation/upernet_vit-base_8xb2-160k_ade20k-512x512.py",
+        },
+        {
+            DEMO_ARCH: "segmentation/demo/upernet_vit-demo_demo.py",
+            TINY_ARCH: "segmentation/tiny/upernet_vit-tiny64_ade20k.py",
+        },
+        quick_batch=2,  # batch norm over pooled 1x1 maps needs two images
+    ),
+)
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+"""Every task of ``emae-mm transfer``."""
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ConfigError: there is none; lists those there are.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"--task {name} is unknown", f"the tasks are {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def choose(
+    task: Task, arch: str, *, quick: bool = False, config: str | Path | None = None, resampled: bool = False
+) -> Choice:
+    """The config for an encoder.
+
+    Args:
+        task: from :func:`find_task`.
+        arch: the encoder's name, as records have it: ``ViT-B/16``, or ``ViT-128x4/8`` for no standard size.
+        quick: the small variant where the encoder has one, else a few steps of the full-size protocol.
+        config: a config chosen by the user in place of the declared ones.
+        resampled: the patch embedding will be resampled, so that only width and depth count.
+
+    Raises:
+        ConfigError: no protocol for this encoder; lists which there are.
+    """
+    if config is not None:
+        return Choice(find_config(config), shorten=quick)
+    if resampled:
+        arch = next((name for name in task.protocols if name.split("/")[0] == arch.split("/")[0]), arch)
+    if quick and arch in task.small:
+        return Choice(find_config(task.small[arch]), small=True)
+    if arch in task.protocols:
+        return Choice(find_config(task.protocols[arch]), shorten=quick)
+    raise _no_protocol(task, arch)
+
+
+def _no_protocol(task: Task, arch: str) -> ConfigError:
+    published, own = ", ".join(task.protocols), "choose a config for it with --config FILE"
+    if arch in task.small:
+        return ConfigError(
+            f"no protocol of --task {task.name} is published for {arch}; there is one for {published}",
+            f"add --quick for the small variant for {arch}, or {own}",
+        )
+    small = f", and with --quick for {', '.join(task.small)}" if task.small else ""
+    other = [name for name in task.protocols if name.split("/")[0] == arch.split("/")[0]]
+    return ConfigError(
+        f"--task {task.name} has no protocol for {arch}; it has for {published}{small}",
+        (f"add --resample-patch-embed to make it {other[0]}, or {own}" if other else own),
+    )
