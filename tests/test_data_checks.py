@@ -4,8 +4,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as rle
 
 from emae_mm.data.checks import Inspection, check_config_data, check_dataset
+from emae_mm.data.checks.coco_masks import run_lengths
 from emae_mm.errors import DataError
 
 
@@ -191,8 +193,33 @@ DELETE = object()
         (edit(["annotations", 3, "bbox"], [2, 2, 0, 8]), "boxes without area: annotation 4"),
         (edit(["annotations", 3, "bbox"], [2, 2, 39.5, 8]), "1 px outside their image: annotation 4 .* of 40x30"),
         (edit(["annotations", 3, "bbox"], [-2, 2, 9, 8]), "1 px outside their image: annotation 4"),
-        (edit(["annotations", 1, "segmentation"], DELETE), "without a 'segmentation', .*: 2"),
-        (edit(["annotations", 1, "segmentation"], dict(size=[40, 30], counts="0")), r"annotation 2: \[40, 30\]"),
+        (
+            edit(["annotations", 1, "segmentation"], DELETE),
+            r"without a 'segmentation', .*: annotation 2 .* 1 \(1\.jpg\)",
+        ),
+        (edit(["annotations", 1, "segmentation"], []), r"without a 'segmentation', .*: annotation 2 .*\(1 in all\)"),
+        (edit(["annotations", 1, "segmentation"], [[]]), r"annotation 2 .*\(1\.jpg\): a polygon of 0 numbers"),
+        (
+            edit(["annotations", 0, "segmentation", 0], [1, 1, 5, 5]),
+            r"annotation 1 .*\(2\.jpg\): a polygon of 4 numbers",
+        ),
+        (edit(["annotations", 0, "segmentation", 0], [1, 1, 5, 5, 5, 1, 3]), "at least three corners: .* of 7 numbers"),
+        (
+            edit(["annotations", 0, "segmentation"], [1, 1, 5, 5, 5, 1]),
+            "neither polygons nor run lengths: annotation 1",
+        ),
+        (edit(["annotations", 0, "segmentation"], dict(size=[30, 40])), r"annotation 1 .* with the keys \['size'\]"),
+        (
+            edit(["annotations", 1, "segmentation"], dict(size=[40, 30], counts="0")),
+            r"annotation 2 .*is \[40, 30\], the",
+        ),
+        (
+            edit(["annotations", 1, "segmentation"], dict(size=[30, 40], counts=[9, 9])),
+            "'counts' make 18 pixels, .* 1200",
+        ),
+        (edit(["annotations", 1, "segmentation"], dict(size=[30, 40], counts=[1300, -100])), "'counts' cannot be read"),
+        (edit(["annotations", 1, "segmentation"], dict(size=[30, 40], counts="P")), "'counts' cannot be read"),
+        (edit(["annotations", 1, "segmentation"], dict(size=[30, 40], counts="a b")), "'counts' cannot be read"),
         (edit(["images", 0, "file_name"], "9.jpg"), r"not under .*images: 9\.jpg"),
         (edit(["images", 0, "height"], 31), r"another \(width, height\) .*1\.jpg is \(40, 30\), not \(40, 31\)"),
     ],
@@ -214,6 +241,40 @@ def test_coco_tolerates_what_coco_itself_has(coco):
     write_coco(coco, content)
     report = check_dataset(coco_config(coco))
     assert len(report.notes) == 1 and "1 in all" in report.notes[0]
+
+
+def test_run_lengths_are_read_as_pycocotools_reads_them():
+    rng = np.random.default_rng(0)
+    for height, width, share in [(30, 40, 0.5), (5, 1000, 0.01), (400, 300, 0.999), (7, 9, 0.0), (8, 8, 1.0)]:
+        mask = rng.random((height, width)) < share
+        text = rle.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+        counts = run_lengths(text)
+        assert counts.sum() == height * width
+        values = np.arange(len(counts)) % 2
+        np.testing.assert_array_equal(np.repeat(values, counts).reshape(width, height).T, mask)
+        np.testing.assert_array_equal(run_lengths(counts.tolist()), counts)
+
+
+def test_coco_tolerates_few_short_polygons(coco):
+    content = json.loads((coco / "instances.json").read_text())
+    content["annotations"] += [dict(content["annotations"][1], id=100 + index) for index in range(10_000)]
+    content["annotations"][7]["segmentation"] = [[2, 2, 11, 2, 11, 10], [1, 1, 2, 2]]
+    write_coco(coco, content)
+    (note,) = check_dataset(coco_config(coco)).notes
+    assert "less than three corners" in note and "(1 in all)" in note
+
+
+def test_coco_masks_matter_where_an_evaluator_compares_them(coco):
+    content = json.loads((coco / "instances.json").read_text())
+    content["annotations"][0]["segmentation"] = []
+    write_coco(coco, content)
+    loader = dict(dataset=coco_config(coco, with_mask=False))
+    config = dict(val_dataloader=loader, val_evaluator=dict(type="CocoMetric", metric="bbox"))
+    check_config_data(config)
+    for metric in ("segm", ["bbox", "segm"]):
+        config["val_evaluator"] = [dict(type="CocoMetric", metric=metric)]
+        with pytest.raises(DataError, match=r"annotation 1 of image 2 \(2\.jpg\)"):
+            check_config_data(config)
 
 
 def test_coco_offenders_are_counted_and_five_are_named(coco):

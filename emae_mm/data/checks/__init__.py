@@ -1,11 +1,12 @@
 """Checks of the data before a run: whatever can be known in seconds is said before hours are spent."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from emae_mm.data.checks.ade20k import check_ade20k
 from emae_mm.data.checks.coco import check_coco
-from emae_mm.data.checks.config import DatasetConfig, numbers_of_classes, plain_datasets
+from emae_mm.data.checks.config import DatasetConfig, evaluates_masks, numbers_of_classes, plain_datasets
 from emae_mm.data.checks.images import check_imagefolder
 from emae_mm.data.checks.inspection import Inspection
 from emae_mm.data.checks.openimages import check_openimages
@@ -27,7 +28,11 @@ _SPLITS = ("train", "val", "test")
 
 
 def check_dataset(
-    dataset_cfg: Mapping[str, Any], inspection: Inspection = _DEFAULT, *, num_classes: int | None = None
+    dataset_cfg: Mapping[str, Any],
+    inspection: Inspection = _DEFAULT,
+    *,
+    num_classes: int | None = None,
+    masks: bool = False,
 ) -> DataReport:
     """Check one data set of an OpenMMLab config; wrappers such as ``RepeatDataset`` are looked into.
 
@@ -40,6 +45,7 @@ def check_dataset(
             gives an ``"unchecked"`` report.
         inspection: how many images are decoded, and whether broken ones are collected.
         num_classes: the model's number of classes, which the data must have; None: any.
+        masks: whether each object of COCO-format data must have a mask even if the pipeline loads none.
 
     Returns:
         The report; of several data sets in a ``ConcatDataset``, with their counts summed.
@@ -47,7 +53,8 @@ def check_dataset(
     Raises:
         DataError: the data cannot be used; one message names up to five offenders and their number.
     """
-    reports = [_check_plain(dataset, inspection, num_classes) for dataset in plain_datasets(dataset_cfg)]
+    plain = [replace(dataset, evaluates_masks=masks) for dataset in plain_datasets(dataset_cfg)]
+    reports = [_check_plain(dataset, inspection, num_classes) for dataset in plain]
     if not reports:
         raise DataError("the config names no data set", "give the data loader a 'dataset'")
     total = reports[0]
@@ -92,7 +99,8 @@ def check_config_data(cfg: Mapping[str, Any], inspection: Inspection = _DEFAULT)
         if dataset is None or dataset in seen:
             continue
         seen.append(dataset)
-        report = check_dataset(dataset, inspection, num_classes=num_classes)
+        masks = evaluates_masks(cfg.get(f"{split}_evaluator"))
+        report = check_dataset(dataset, inspection, num_classes=num_classes, masks=masks)
         report.split = split
         if reports:
             _require_same_classes(reports[0], report)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from emae_mm.data.checks.coco_masks import check_masks
 from emae_mm.data.checks.config import DatasetConfig
 from emae_mm.data.checks.images import require_count
 from emae_mm.data.checks.inspection import Inspection, decode, present
@@ -37,8 +38,10 @@ def check_coco(dataset: DatasetConfig, inspection: Inspection, num_classes: int 
     _check_references(content, path)
     sizes = {image["id"]: (image["width"], image["height"]) for image in images}
     _check_boxes(annotations, sizes, path, report)
-    if dataset.step("LoadAnnotations").get("with_mask"):
-        _check_masks(annotations, sizes, path)
+    if dataset.needs_masks or (inspection.collect and any(item.get("segmentation") for item in annotations)):
+        check_masks(annotations, {image["id"]: image for image in images}, path, report)
+    elif inspection.collect and annotations:
+        report.notes.append("no annotation has a mask: these data serve detectors without a mask head only")
     names = present(
         f"images of {path} are not under {folder}",
         folder,
@@ -118,19 +121,3 @@ def _check_boxes(annotations: list[dict], sizes: dict, path, report: DataReport)
         report.notes.append(f"boxes without area, which are not used: {listed(empty)}")
     outside = (boxes[:, :2] < -BORDER).any(1) | (boxes[:, :2] + boxes[:, 2:] > border + BORDER).any(1)
     refuse(f"{path}: boxes more than {BORDER:g} px outside their image", named(outside), _FIX)
-
-
-def _check_masks(annotations: list[dict], sizes: dict, path) -> None:
-    lacking = [item["id"] for item in annotations if not item.get("segmentation")]
-    refuse(
-        f"{path}: annotations without a 'segmentation', which training with masks needs",
-        lacking,
-        "add the masks, or train a detector without a mask head",
-    )
-    other = [
-        f"annotation {item['id']}: {item['segmentation'].get('size')}"
-        for item in annotations
-        if isinstance(item["segmentation"], dict)
-        and tuple(item["segmentation"].get("size", ())) != tuple(sizes[item["image_id"]][::-1])
-    ]
-    refuse(f"{path}: run-length masks of another [height, width] than their image", other, _FIX)

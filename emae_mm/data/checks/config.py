@@ -23,10 +23,17 @@ KINDS = {
 
 @dataclass
 class DatasetConfig:
-    """One plain (not wrapped) data set of a config, with its pipeline."""
+    """One plain (not wrapped) data set of a config, with its pipeline.
+
+    Attributes:
+        cfg: the data set's own.
+        pipeline: all steps, those of wrappers last.
+        evaluates_masks: whether an evaluator compares masks with those of the annotations.
+    """
 
     cfg: Mapping[str, Any]
     pipeline: list
+    evaluates_masks: bool = False
 
     @property
     def kind(self) -> str:
@@ -68,6 +75,11 @@ class DatasetConfig:
         return next(steps, {})
 
     @property
+    def needs_masks(self) -> bool:
+        """Whether every object must have a mask, for training or for evaluation."""
+        return self.evaluates_masks or bool(self.step("LoadAnnotations").get("with_mask"))
+
+    @property
     def max_broken(self) -> int:
         """How many broken images training tolerates."""
         step = self.step("LoadImage") or self.step("LoadImageRandomResizedCrop")
@@ -100,3 +112,10 @@ def numbers_of_classes(model: Any) -> set[int]:
     if isinstance(model, (list, tuple)):
         return set().union(*(numbers_of_classes(value) for value in model))
     return set()
+
+
+def evaluates_masks(evaluators: Any) -> bool:
+    """Whether one of a config's evaluators (a dict, or a list of dicts) measures masks (``metric`` has "segm")."""
+    evaluators = [evaluators] if isinstance(evaluators, Mapping) else evaluators or []
+    metrics = [evaluator.get("metric") or () for evaluator in evaluators]
+    return any("segm" in ([metric] if isinstance(metric, str) else metric) for metric in metrics)
