@@ -1,11 +1,12 @@
 # COCO format with large-scale jitter: resize by 0.1 to 2.0, crop and pad to 1024, then flip (protocol 5.3).
 # Below data_root: annotations/instances_{train,val}2017.json, train2017/, val2017/.
+# Images are resized by Pillow, as detectron2 does: shrinking averages, where OpenCV's bilinear resize skips pixels.
 data_root = "data/coco"
 
 train_pipeline = [
     dict(type="emae_mm.LoadImage"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.1, 2.0), keep_ratio=True, backend="pillow"),
     dict(
         type="RandomCrop", crop_type="absolute", crop_size=(1024, 1024), recompute_bbox=True, allow_negative_crop=True
     ),
@@ -17,7 +18,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="emae_mm.LoadImage"),
-    dict(type="Resize", scale=(1024, 1024), keep_ratio=True),
+    dict(type="Resize", scale=(1024, 1024), keep_ratio=True, backend="pillow"),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 
