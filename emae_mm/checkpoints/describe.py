@@ -44,10 +44,13 @@ def find_encoder(checkpoint: Checkpoint) -> tuple[str, EncoderTensors]:
         CheckpointError: no known format, or no plain ViT.
     """
     kind = recognise(checkpoint)
-    found = kind.to_encoder(checkpoint)
-    if found.num_heads is None and (arch := named_arch(found)) is not None:
-        found.num_heads = _architectures()[arch]["num_heads"]
-    return kind.name, found
+    return kind.name, kind.to_encoder(checkpoint)
+
+
+def heads_of(found: EncoderTensors) -> int | None:
+    """Attention heads as the checkpoint says, or else as the named architecture has."""
+    arch = named_arch(found)
+    return found.num_heads or (_architectures()[arch]["num_heads"] if arch else None)
 
 
 def named_arch(found: EncoderTensors) -> str | None:
@@ -91,11 +94,10 @@ def describe_encoder(source: str | Path) -> EncoderInfo:
         format=name,
         embed_dim=projection.shape[0],
         depth=depth,
-        num_heads=found.num_heads,
+        num_heads=heads_of(found),
         patch_size=projection.shape[-1],
         grid=square_grid(positions.shape[1]) if positions is not None else None,
         arch=named_arch(found),
         has_layer_scale=any(re.fullmatch(LAYER_SCALE, key) for key in tensors),
         meta=checkpoint.meta if name == "emae" else {},
     )
-

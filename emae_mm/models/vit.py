@@ -23,6 +23,8 @@ ARCHITECTURES = {
 
 LAYER_NORM_EPS = 1e-6
 
+PRETRAINED_OPTIONS = ("allow_missing", "resample_patch_embed")
+
 
 def resolve_arch(arch: str | dict) -> dict:
     """``embed_dim``, ``depth`` and ``num_heads`` of a named architecture or of an explicit dictionary.
@@ -94,6 +96,9 @@ class ViTEncoder(BaseModule):
         final_norm: whether there is a final layer norm (``norm``).
         pretrained: checkpoint to start from in :meth:`init_weights`: a file, ``timm:NAME``, ``"random"``, or ``""``
             for "not chosen yet", which the launcher refuses for transfer runs.
+        pretrained_options: how ``pretrained`` may differ from this encoder: ``allow_missing`` (names or patterns) and
+            ``resample_patch_embed`` of :func:`emae_mm.checkpoints.load_encoder`.
+        init_cfg: ``dict(type="Pretrained", checkpoint=...)`` is OpenMMLab's way of saying ``pretrained``.
 
     Raises:
         ConfigError: impossible architecture, or an image size that the patch size does not divide.
@@ -113,6 +118,7 @@ class ViTEncoder(BaseModule):
         learn_pos_embed: bool = False,
         final_norm: bool = True,
         pretrained: str = "",
+        pretrained_options: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -123,9 +129,13 @@ class ViTEncoder(BaseModule):
                 f"img_size={img_size} is not divisible by patch_size={patch_size}",
                 f"use multiples of {patch_size}",
             )
+        if unknown := set(pretrained_options or {}) - set(PRETRAINED_OPTIONS):
+            raise ConfigError(
+                f"pretrained_options has the unknown keys {sorted(unknown)}", f"use {' and '.join(PRETRAINED_OPTIONS)}"
+            )
         self.embed_dim, self.depth, self.num_heads = spec["embed_dim"], spec["depth"], spec["num_heads"]
         self.patch_size, self.in_chans = patch_size, in_chans
-        self.pretrained = pretrained
+        self.pretrained, self.pretrained_options = pretrained, dict(pretrained_options or {})
         self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, self.embed_dim, strict_img_size=False)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
@@ -164,11 +174,18 @@ class ViTEncoder(BaseModule):
         nn.init.normal_(self.cls_token, std=0.02)
 
     def init_weights(self) -> None:
-        """Load ``pretrained`` when it names a checkpoint; otherwise keep the construction's random weights."""
-        if self.pretrained and self.pretrained != "random":
+        """Load ``pretrained`` when it names a checkpoint; otherwise keep the construction's random weights.
+
+        Raises:
+            CheckpointError: it does not fit; see :func:`emae_mm.checkpoints.load_encoder`.
+        """
+        source = self.pretrained
+        if not source and isinstance(self.init_cfg, dict) and self.init_cfg.get("type") == "Pretrained":
+            source = self.init_cfg["checkpoint"]
+        if source and source != "random":
             from emae_mm.checkpoints import load_encoder
 
-            load_encoder(self, self.pretrained)
+            load_encoder(self, source, **self.pretrained_options)
         self._is_init = True
 
     @classmethod
@@ -263,6 +280,10 @@ class ViTForClassification(ViTEncoder):
     @classmethod
     def fresh_keys(cls) -> tuple[str, ...]:
         return (*super().fresh_keys(), r"fc_norm\.(weight|bias)")
+
+    def unused_keys(self) -> tuple[str, ...]:
+        """Regular expressions of a plain ViT checkpoint's parameters that this backbone does not have."""
+        return (r"norm\.(weight|bias)",) if self.pool == "avg" else ()
 
     def train(self, mode: bool = True) -> "ViTForClassification":
         return super().train(mode and not self.frozen)
