@@ -1,14 +1,17 @@
 """Child registries of mmengine's roots: with them every OpenMMLab config can say ``type='emae_mm.X'``.
 
-Importing this module registers the scope and installs the stand-in for mmcv's compiled operators (which must precede
-the first import of ``mmcv.ops``). The components themselves are imported when one is first looked up.
+Importing this module registers the scope, installs the stand-in for mmcv's compiled operators (which must precede the
+first import of ``mmcv.ops``) and has mmengine read checkpoints without running code from them. The components
+themselves are imported when one is first looked up.
 """
 
 from mmengine import registry as root
 
+from emae_mm.checkpoints.schemes import install_safe_loading
 from emae_mm.ops import install_fallback
 
 install_fallback()
+install_safe_loading()
 
 SCOPE = "emae_mm"
 
@@ -26,7 +29,7 @@ TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops", 
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", "engine")
 HOOKS = _child("hook", root.HOOKS, "engine", "engine.teacher")
 LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine.log")
-LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop")
+LOOPS = _child("loop", root.LOOPS, "engine", "engine.knn_loop", "engine.multi_scale_loop")
 METRICS = _child("metric", root.METRICS, "evaluation.coco_metric")
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS, "engine.lars")
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS, "engine")

@@ -1,7 +1,8 @@
 """Tables of the published protocols (tests/protocols/**/*.toml), and what a full-size config really does.
 
 A table serves one or several configs (``configs``) and may take what it does not state from another (``inherits``, a
-path below tests/protocols). Its sections, each with its ``source``:
+path below tests/protocols), all sections or those in ``only``; a path in a section's place takes that table's section.
+Its sections, each with its ``source``:
 
 - ``record``: the record's static part.
 - ``training``: ``batch`` (images of one optimiser step on all GPUs), ``epochs`` or ``iterations``, ``wrapper`` (the
@@ -12,7 +13,7 @@ path below tests/protocols). Its sections, each with its ``source``:
   ``final`` (last rate as a share), and ``points``: [epoch or iteration, rate].
 - ``groups``: ``layers``, ``layer_decay``, and for each layer the number of parameters with (``decayed``) and without
   (``undecayed``) weight decay. The last layer holds whatever is not scaled.
-- ``parameters``: for some names ``layer`` and any option of their group, such as ``weight_decay``.
+- ``parameters``: for some names ``layer`` and any option of their group, such as ``weight_decay``; {} for a frozen one.
 - ``model``: attributes of the built model by dotted path; ``len(path)`` and ``type(path)`` are understood.
 - ``config``: values of the config by dotted path.
 - ``data``: ``train`` and ``test``: the whole pipelines.
@@ -45,6 +46,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings this one
 TABLES = Path(__file__).parent / "protocols"
 TASKS = ("classification", "detection", "segmentation")
 SMALL = ("demo", "tiny", "ablation")
+SECTIONS = ("record", "config", "data", "model", "training", "schedule", "groups", "parameters")
 VARIANTS = "small_variants.toml"
 RECIPE = (
     "default_scope", "custom_imports", "pretrained", "record", "model", "optim_wrapper", "param_scheduler",
@@ -65,9 +67,12 @@ def read_table(name: str) -> dict:
     """A table with everything it inherits."""
     table = tomllib.loads((TABLES / name).read_text(encoding="utf-8"))
     base = read_table(table["inherits"]) if "inherits" in table else {}
-    merged = dict(base)
+    merged = {key: value for key, value in base.items() if key in table.get("only", base)}
     for key, value in table.items():
-        merged[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+        if key in SECTIONS and isinstance(value, str):
+            merged[key] = read_table(value)[key]
+        else:
+            merged[key] = {**merged.get(key, {}), **value} if key in SECTIONS else value
     return merged
 
 
@@ -126,7 +131,7 @@ def load(name: str) -> Config:
     return Config.fromfile(find_config(name))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def build(name: str) -> tuple[torch.nn.Module, torch.optim.Optimizer | None]:
     """The full-size model without memory, and its optimiser (None for a config that trains nothing)."""
     import_modules_from_strings(["mmpretrain.models", "mmdet.models", "mmseg.models"])
@@ -161,7 +166,7 @@ def look_up_raw(root: Any, path: str) -> Any:
     for part in path.split("."):
         if isinstance(root, dict):
             root = root[part]
-        elif part.isdigit() and hasattr(root, "__getitem__"):
+        elif isinstance(root, (list, tuple)):
             root = root[int(part)]
         else:
             root = getattr(root, part)
@@ -209,9 +214,17 @@ def layer_of(found: float, lr: float, layers: int, rate: float) -> int | None:
     return None
 
 
+def learning_rates(config: Config, lr: float, steps: int, steps_per_epoch: int) -> list[float]:
+    """The rate at every step, by mmengine's own schedulers."""
+    schedule = plain(config.param_scheduler)
+    relative = all(part.get("eta_min", 0) == 0 for part in schedule)  # no absolute rate but the full one
+    rates = simulate(json.dumps(schedule), 1.0 if relative else lr, steps, steps_per_epoch)
+    return [rate * lr for rate in rates] if relative else list(rates)
+
+
 @functools.cache
 def simulate(schedule: str, lr: float, steps: int, steps_per_epoch: int) -> tuple[float, ...]:
-    """The rate at every step, by mmengine's own schedulers. ``schedule``: the config's parts, as JSON."""
+    """The rates of a schedule, given as JSON."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     parts = []
     for spec in json.loads(schedule):
