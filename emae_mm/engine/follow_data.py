@@ -5,6 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from emae_mm.errors import ConfigError
+
 NUM_CLASSES = {"ImageNet-1K": 1000, "COCO": 80, "ADE20K": 150}
 
 
@@ -44,10 +46,24 @@ def follow_annotations(cfg: Config) -> None:
                 evaluator["ann_file"] = str(Path(dataset.get("data_root") or "") / dataset["ann_file"])
 
 
+def chosen_counts(overrides: dict[str, Any]) -> dict[str, int]:
+    """The numbers of classes that the command line sets in the model, by their dotted keys."""
+    found = {}
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            found |= chosen_counts({f"{key}.{inner}": one for inner, one in value.items()})
+        elif key.startswith("model.") and key.endswith(".num_classes"):
+            found[key] = value
+    return found
+
+
 def read_classes(cfg: Config) -> None:
     """Set every ``num_classes`` of the model to what the training (or test) data has.
 
     A record that would claim a well-known data set which has another number of classes names the data's folder instead.
+
+    Raises:
+        ConfigError: the command line sets another number (``cfg.chosen_classes``).
     """
     from emae_mm.data.checks.config import plain_datasets
     from emae_mm.data.classes import classes_of_ade20k, classes_of_coco, classes_of_imagefolder
@@ -63,6 +79,12 @@ def read_classes(cfg: Config) -> None:
             classes = dataset.classes or classes_of_ade20k(dataset.root)
         else:
             continue
+        for key, count in cfg.get("chosen_classes", {}).items():
+            if count != len(classes):
+                raise ConfigError(
+                    f"{key}={count}, but the data in {dataset.root} have {len(classes)} classes",
+                    "leave it out: heads follow the data; or check --data-root",
+                )
         set_everywhere(cfg.model, "num_classes", len(classes))
         record = cfg.get("record", {})
         if len(classes) != NUM_CLASSES.get(record.get("data"), len(classes)):

@@ -38,7 +38,7 @@ class KNNTestLoop(BaseLoop):
         weighting: likewise.
 
     Raises:
-        ConfigError: ``primary_k`` is not in ``k``, or ``evaluator`` is not empty.
+        ConfigError: ``primary_k`` is not in ``k``, a k is larger than the bank, or ``evaluator`` is not empty.
         DataError: bank and queries have different classes.
     """
 
@@ -63,6 +63,11 @@ class KNNTestLoop(BaseLoop):
         self.bank_dataloader = bank_dataloader
         self.k, self.primary_k = tuple(k), primary_k
         self.temperature, self.weighting = temperature, weighting
+        images = len(bank_dataloader.dataset)
+        if min(k) < 1 or max(k) > images:
+            raise ConfigError(
+                f"test_cfg.k={tuple(k)} does not fit a bank of {images} images", f"use numbers from 1 to {images}"
+            )
         self.classes = common_classes(bank_dataloader, self.dataloader)
 
     def run(self) -> dict[str, float]:

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from emae_mm.engine.distributed import FSDP, adapt_to_cpu, choose_strategy, init_distributed, share_batch
-from emae_mm.engine.follow_data import data_name, follow_annotations, read_classes, set_everywhere
-from emae_mm.engine.precision import check_precision
+from emae_mm.engine.follow_data import chosen_counts, data_name, follow_annotations, read_classes, set_everywhere
+from emae_mm.engine.precision import check_precision, use_amp
 from emae_mm.engine.schedule import check_schedule, scale_learning_rate
 from emae_mm.engine.watch import check_tracker, watch
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
@@ -83,6 +82,8 @@ def prepare_config(
             raise ConfigError(f"data root {data_root} is not a folder", "give the folder that holds the data set")
         set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
     follow_annotations(cfg)
+    if counts := chosen_counts(cfg_options or {}):
+        cfg.chosen_classes = counts
     if cfg.get("record", {}).get("data") == "":
         cfg.record.data = data_name(cfg)
     if pretrained:
@@ -95,7 +96,7 @@ def prepare_config(
         cfg.model.tokenizer = cfg.tokenizer
     _keep_record_true(cfg, cfg_options or {})
     if amp:
-        _use_amp(cfg)
+        use_amp(cfg, cfg_options or {})
     if auto_scale_lr:
         cfg.setdefault("auto_scale_lr", {})["enable"] = True
     if fsdp:
@@ -126,6 +127,9 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     Raises:
         UserError: before anything is computed where that can be known: data, checkpoint, work directory, batch.
     """
+    from emae_mm.data.checks import check_config_data
+    from emae_mm.data.checks.layouts import check_layouts
+
     silence_known_noise()
     _mend_mmseg_name()
     cfg = cfg.copy()
@@ -134,9 +138,9 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     check_precision(cfg)
     check_tracker(cfg)
     init_distributed(cfg.launcher)
+    share_batch(cfg.copy())  # done when the runner is built; said now, if it cannot be
+    check_layouts(cfg)
     read_classes(cfg)
-    from emae_mm.data.checks import check_config_data
-
     reports = check_config_data(cfg)
     claim(cfg)
     runner = _build_runner(cfg, progress, quiet)
@@ -228,12 +232,3 @@ def _require_start(cfg: Config) -> None:
         from emae_mm.checkpoints.tokenizer import require_tokenizer
 
         require_tokenizer(cfg.tokenizer)
-
-
-def _use_amp(cfg: Config) -> None:
-    from emae_mm.engine.precision import bfloat16_supported
-
-    if bfloat16_supported():
-        cfg.optim_wrapper.type, cfg.optim_wrapper.dtype = "emae_mm.AutocastOptimWrapper", "bfloat16"
-    elif torch.cuda.is_available():
-        cfg.optim_wrapper.type, cfg.optim_wrapper.dtype = "AmpOptimWrapper", "float16"

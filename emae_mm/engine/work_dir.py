@@ -21,6 +21,7 @@ VOLATILE = {
     "work_dir", "launcher", "resume", "load_from", "log_level", "log_processor", "visualizer", "vis_backends",
     "tracker", "knn_probe", "reconstruction_panel", "pictures",
     "env_cfg", "custom_imports", "model_wrapper_cfg", "strategy", "activation_checkpointing", "compile", "runner_type",
+    "chosen_classes",
 }  # fmt: skip
 FREE_MB = 200
 """Less free disk space than this is an error before a run starts."""

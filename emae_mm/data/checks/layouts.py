@@ -1,9 +1,11 @@
 """The data sets in a folder whose layout is named, as the configs would name them."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from emae_mm.data.checks.config import DatasetConfig, plain_datasets
 from emae_mm.data.files import class_folders, require_folder
 from emae_mm.data.openimages import IMAGE_LIST, SUBSETS
 from emae_mm.errors import DataError
@@ -107,3 +109,65 @@ def shards(path: str) -> Layout:
 LAYOUTS: dict[str, Callable[[str], Layout]] = {
     layout.__name__: layout for layout in (imagenet, coco, ade20k, openimages, folder, shards)
 }
+
+
+EXPECTED = {
+    "imagenet": ("ImageNet", "train/<class>/<image> and val/<class>/<image>"),
+    "coco": ("COCO", "annotations/instances_{train,val}2017.json, train2017/ and val2017/"),
+    "ade20k": ("ADE20K", "images/{training,validation}/ and annotations/{training,validation}/"),
+}
+
+
+def recognise(root: Path) -> str | None:
+    """Which of :data:`EXPECTED` a folder looks like, from names alone; None: none of them."""
+    if any(root.glob("annotations/instances_*.json")):
+        return "coco"
+    if any((root / "images" / split).is_dir() for split in ("training", "validation")):
+        return "ade20k"
+    if any((root / split).is_dir() and class_folders(root / split) for split in ("train", "val")):
+        return "imagenet"
+    return None
+
+
+def check_layouts(cfg: Mapping[str, Any]) -> None:
+    """Whether the data of a config's loaders are laid out as its data sets read them.
+
+    Raises:
+        DataError: they are laid out as those of another task, or lie a folder deeper; the message says what was found
+            and what is expected. What is missing otherwise is left to the checks of the data.
+    """
+    for split in ("train", "val", "test"):
+        loader = cfg.get(f"{split}_dataloader") or {}
+        for dataset in plain_datasets(loader["dataset"]) if "dataset" in loader else ():
+            wanted = _layout_of(dataset)
+            if wanted and dataset.root.is_dir() and not _is_there(dataset):
+                _require_layout(dataset.root, wanted)
+
+
+def _layout_of(dataset: DatasetConfig) -> str | None:
+    """The key of :data:`EXPECTED` that a data set reads; images in other folders than ImageNet's have none."""
+    if dataset.kind == "imagefolder":
+        return "imagenet" if dataset.prefix("img_path").name in ("train", "val") else None
+    return dataset.kind if dataset.kind in EXPECTED else None
+
+
+def _is_there(dataset: DatasetConfig) -> bool:
+    folder = dataset.prefix("img") if dataset.kind == "coco" else dataset.prefix("img_path")
+    listed = dataset.cfg.get("ann_file")
+    return folder.is_dir() or (bool(listed) and dataset.path(listed).is_file())
+
+
+def _require_layout(root: Path, wanted: str) -> None:
+    title, expected = EXPECTED[wanted]
+    deeper = next((path for path in sorted(root.iterdir()) if path.is_dir() and recognise(path) == wanted), None)
+    found = recognise(root)
+    if deeper is not None:
+        raise DataError(
+            f"{root} does not hold {title}'s folders itself, but {deeper.name}/ in it does", f"give {deeper}"
+        )
+    if found not in (None, wanted):
+        other, theirs = EXPECTED[found]
+        raise DataError(
+            f"{root} is laid out as {other} ({theirs}), but this config reads {title}'s layout",
+            f"give --data-root a folder with {expected}, or take a config for {other}",
+        )
