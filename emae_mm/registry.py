@@ -25,7 +25,9 @@ DATASETS = _child(
     "dataset", root.DATASETS,
     "data.imagefolder", "data.coco", "data.ade20k", "data.openimages", "data.shards.dataset", "engine",
 )  # fmt: skip
-TRANSFORMS = _child("transform", root.TRANSFORMS, "data.loading", "data.crops", "data.fast_crop", "data.beit_views")
+TRANSFORMS = _child(
+    "transform", root.TRANSFORMS, "data.loading", "data.crops", "data.fast_crop", "data.beit_views", "data.erasing"
+)
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "data.shards.order", "engine")
 HOOKS = _child("hook", root.HOOKS, "engine", "engine.teacher")
 LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS, "engine.log")

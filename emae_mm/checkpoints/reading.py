@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emae_mm.checkpoints.safe_pickle import read_pickle, training_globals
+from emae_mm.checkpoints.safe_pickle import RefusedError, read_pickle, training_globals
 from emae_mm.errors import CheckpointError
 
 TIMM_PREFIX = "timm:"
-REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
+REASON = re.compile(r"(?:WeightsUnpickler error:\s*|^(?=Trying to load unsupported GLOBAL))(\S.*)", re.MULTILINE)
 """Where torch's safe unpickler says what it refuses, in a message of many lines."""
 DAMAGED = re.compile(r"Unsupported operand")
 """What it says of bytes that are no pickle, or a pickle of a protocol torch does not write."""
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch's files began before they were zip archives."""
+TORCH_STARTS = (b"PK", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+"""How torch's files begin: as a zip archive, or, before it wrote those, with a pickled magic number."""
 WRAPPINGS = ("model", "state_dict")
 FOLDER_FILES = (
     "model.safetensors.index.json",
@@ -159,35 +159,38 @@ def read_torch_file(path: str | Path, map_location: Any = "cpu") -> dict:
     if not Path(path).is_file():
         raise CheckpointError(f"checkpoint {path} does not exist", "give the path of a file on this machine")
     try:
-        if _is_bare_pickle(path):
-            content = _arrays_to_tensors(read_pickle(path))
-        else:
+        if _is_torch_file(path):
             with torch.serialization.safe_globals([argparse.Namespace, *training_globals()]):
                 content = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
-        found = REASON.search(str(error))
-        reason = (found[1] if found else str(error).partition("\n")[0] or type(error).__name__)[:200]
-        if isinstance(error, pickle.UnpicklingError) and (
-            (found and not DAMAGED.match(reason)) or _is_bare_pickle(path)
-        ):
-            raise CheckpointError(
-                f"checkpoint {path} holds more than tensors and plain values; it would run code when loaded ({reason})",
-                "re-save only its state dict with torch.save({'model': state_dict}, FILE) where you trust it",
-            ) from error
-        raise CheckpointError(
-            f"checkpoint {path} is unreadable: {reason}",
-            "the file may be truncated or no torch checkpoint: copy or export it again",
-        ) from error
+        else:
+            content = _arrays_to_tensors(read_pickle(path))
+    except Exception as error:  # the unpicklers raise whatever a damaged file leads them to
+        raise _reading_error(path, error) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}", "expected a dictionary of tensors")
     return dict(content)
 
 
-def _is_bare_pickle(path: str | Path) -> bool:
-    """Whether a file begins like a pickle of any modern protocol that torch did not write."""
+def _is_torch_file(path: str | Path) -> bool:
     with open(path, "rb") as file:
-        start = file.read(len(LEGACY_TORCH))
-    return start[:1] == b"\x80" and start != LEGACY_TORCH
+        return file.read(32).startswith(TORCH_STARTS)
+
+
+def _reading_error(path: str | Path, error: Exception) -> CheckpointError:
+    """What is wrong with a file that an unpickler refused or stumbled over."""
+    found = REASON.search(str(error))
+    reason = (found[1] if found else str(error).partition("\n")[0] or type(error).__name__)[:200]
+    if isinstance(error, RefusedError) or (
+        isinstance(error, pickle.UnpicklingError) and found and not DAMAGED.match(reason)
+    ):
+        return CheckpointError(
+            f"checkpoint {path} holds more than tensors and plain values; it would run code when loaded ({reason})",
+            "re-save only its state dict with torch.save({'model': state_dict}, FILE) where you trust it",
+        )
+    return CheckpointError(
+        f"checkpoint {path} is unreadable: {reason}",
+        "the file may be truncated or no torch checkpoint: copy or export it again",
+    )
 
 
 def _arrays_to_tensors(content: Any) -> Any:

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 
+class RefusedError(pickle.UnpicklingError):
+    """A pickle names something that is neither an array nor a container: it would run code."""
+
+
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
     """What Python 3 writes for bytes in old pickle protocols; no other codec is needed."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+        raise RefusedError(f"it asks for the codec {encoding!r}")
     return codecs.encode(text, "latin1")
 
 
@@ -57,17 +61,18 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return _allowed()[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+            raise RefusedError(f"it names {module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to objects outside the file")
+        raise RefusedError("it refers to objects outside the file")
 
 
 def read_pickle(path: str | Path) -> Any:
     """What a pickle of containers, plain values and numpy arrays holds.
 
     Raises:
-        pickle.UnpicklingError: it names anything else, or is damaged.
+        RefusedError: it names anything else.
+        pickle.UnpicklingError: it is damaged; or whatever else damage leads to.
     """
     with open(path, "rb") as file:
         return _ArrayUnpickler(file, encoding="latin1").load()
