@@ -1,5 +1,7 @@
-"""What a validation keeps for its pictures: a few images, one confusion matrix, and nothing that grows with the data."""
+"""What a validation keeps for its pictures: a few images and one confusion matrix, however large the data are."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from emae_mm.pictures.detections import DetectionSample, Instances
 from emae_mm.pictures.segmentation import SegmentationSample
 from emae_mm.registry import TRANSFORMS
 
+_WORDNET = re.compile(r"n\d{8}")
 MOST_INSTANCES = 40
 """Detections of one image that are kept, the highest scores."""
 
@@ -67,7 +70,7 @@ class Collector:
     def __init__(self, dataset: Dataset, images: int, threshold: float, model: nn.Module | None):
         self.dataset, self.threshold, self.model, self.passed = dataset, threshold, model, 0
         info = getattr(dataset, "metainfo", {})
-        classes, palette = tuple(info.get("classes") or ()), tuple(info.get("palette") or ())
+        classes, palette = readable(tuple(info.get("classes") or ())), tuple(info.get("palette") or ())
         self.found = Collected(classes, palette, confusion=np.zeros((len(classes), len(classes)), np.int64))
         chosen = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int)) if len(dataset) else []
         named = {int(index): dataset.get_data_info(int(index)) for index in chosen}
@@ -115,7 +118,7 @@ class Collector:
             self.found.attention[index] = self._attention(inputs)
 
     def _attention(self, inputs: Tensor) -> tuple[np.ndarray, AttentionMaps]:
-        """One image as the encoder sees it (its middle, if larger than what the encoder was built for), and the maps."""
+        """One image as the encoder sees it (the middle of larger ones than it was built for), and the maps."""
         preprocessor, encoder = self.model.data_preprocessor, self.model.backbone
         batch = preprocessor(dict(inputs=inputs.unsqueeze(0), data_samples=None), False)["inputs"]
         sides = [
@@ -129,8 +132,21 @@ class Collector:
         return image, attention_maps(encoder, batch)[0]
 
 
+def readable(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """ImageNet's folder names, such as n01440764, as words ("tench"), where words are known and unambiguous."""
+    if not classes or not all(_WORDNET.fullmatch(name) for name in classes):
+        return classes
+    from timm.data import ImageNetInfo
+
+    known = ImageNetInfo("imagenet-22k")
+    words = {name: known.label_name_to_description(name).partition(",")[0]
+             for name in classes if name in known.label_names()}  # fmt: skip
+    often = Counter(words.values())
+    return tuple(words[name] if name in words and often[words[name]] == 1 else name for name in classes)
+
+
 def true_instances(annotations: Sequence[dict], size: tuple[int, int]) -> Instances:
-    """mmdet's annotations of one image, crowds left out, as arrays; masks have the given (H, W)."""
+    """One image's annotations in mmdet's layout, crowds left out, as arrays; masks have the given (H, W)."""
     from pycocotools import mask as coder
 
     kept = [one for one in annotations if not one.get("ignore_flag")]
@@ -149,7 +165,7 @@ def true_instances(annotations: Sequence[dict], size: tuple[int, int]) -> Instan
 
 
 def detected_instances(predicted: Any, threshold: float) -> Instances:
-    """mmdet's predictions of one image with at least this score, the highest first, as arrays."""
+    """One image's predictions by mmdet with at least this score, the highest first, as arrays."""
     order = predicted.scores.argsort(descending=True, stable=True)[:MOST_INSTANCES]
     kept = predicted[order[predicted.scores[order] >= threshold]]
     masks = kept.masks.cpu().numpy() if "masks" in kept else None

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from emae_mm.errors import UserError
+from emae_mm.leaderboard.gallery import galleries
 from emae_mm.leaderboard.plot import bar_chart
 from emae_mm.leaderboard.tables import DEMO_LABEL, Table
 from emae_mm.leaderboard.view import NOISE_RULE, RANKING_RULE, UNRANKED, headers, lines, table_notes
@@ -57,6 +58,7 @@ def _table_view(table: Table, out: Path) -> dict:
             "headers": headers(block),
             "lines": lines(block, out, notes),
             "plot": bar_chart(block),
+            "galleries": galleries(block),
         }
         for block in table.blocks
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emae_mm.errors import UserError
 from emae_mm.fileio import write_text
+from emae_mm.leaderboard.gallery import copy_pictures
 from emae_mm.leaderboard.page import html
 from emae_mm.leaderboard.published import load_published
 from emae_mm.leaderboard.records import RECORD_NAME, find_records
@@ -31,6 +32,8 @@ def write_leaderboard(
     figures: Sequence[tuple[str, str | Path]] = (),
 ) -> LeaderboardFiles:
     """Write ``leaderboard.md``, ``leaderboard.csv`` and ``leaderboard.html`` into the folder ``out``, each atomically.
+
+    The pictures that the runs' records name are copied to ``leaderboard_pictures`` beside the page.
 
     Args:
         work_dirs: folders searched for records, with all below them. Without any, only published results are shown.
@@ -59,6 +62,7 @@ def write_leaderboard(
     }
     for name, content in contents.items():
         write_text(out / name, content)
+    copy_pictures(tables, out)
     return LeaderboardFiles(*(out / name for name in contents), tables=tuple(tables))
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from emae_mm.errors import ConfigError
 from emae_mm.pictures.figure import FONT, HEAT, add_caption, bare, new_figure, save
 
+SIDE = 1.12
+"""Width of a panel in inches."""
 COLUMNS = 9
 """Most panels of an image in one row."""
 
@@ -128,8 +130,9 @@ def draw_attention(
     panels = 2 + max(len(each.heads) for each in maps)
     rows = -(-panels // COLUMNS)
     columns = -(-panels // rows)
-    figure = new_figure(1.12 * columns + 0.2, 1.3 * rows * len(maps) + 0.8)
-    axes = figure.subplots(rows * len(maps), columns, squeeze=False)
+    heights = [SIDE * min(image.shape[0] / image.shape[1], 1.5) for image in images for _ in range(rows)]
+    figure = new_figure(SIDE * columns + 0.2, sum(heights) + 0.21 * len(heights) + 0.7)
+    axes = figure.subplots(len(heights), columns, squeeze=False, gridspec_kw=dict(height_ratios=heights))
     for axis in axes.flat:
         bare(axis)
     for index, (image, each) in enumerate(zip(images, maps, strict=True)):

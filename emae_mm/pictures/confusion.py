@@ -100,7 +100,7 @@ def draw_confused_pairs(
     axis.barh(range(len(pairs)), shares, color=COLOURS[0], height=0.7)
     names = [f"{short(classes[true])} → {short(classes[taken])}" for true, taken, _ in pairs]
     axis.set_yticks(range(len(pairs)), names, fontsize=FONT)
-    axis.invert_yaxis()
+    axis.set_ylim(max(len(pairs), 1) - 0.4, -0.6)
     for place, (share, (_, _, count)) in enumerate(zip(shares, pairs, strict=True)):
         axis.text(share, place, f" {count:,}", va="center", fontsize=FONT - 1)
     axis.set_xlim(0, max([*shares, 1.0]) * 1.18)

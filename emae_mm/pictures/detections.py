@@ -92,9 +92,10 @@ def draw_detections(
     pairs = [(sample.truth, sample.detected.above(threshold)) for sample in samples]
     present = sorted({int(label) for pair in pairs for one in pair for label in one.labels})
     colour_of = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(present)}
-    width = 7.6
-    heights = [min(width / 2 * sample.image.shape[0] / sample.image.shape[1], 5.0) for sample in samples]
-    figure = new_figure(width, sum(heights) + 0.9)
+    ratios = [sample.image.shape[0] / sample.image.shape[1] for sample in samples]
+    width = 3.7 if min(ratios) < 0.9 else 2.9
+    heights = [min(width * ratio, width) for ratio in ratios]
+    figure = new_figure(2 * width + 0.2, sum(heights) + 0.9)
     axes = figure.subplots(len(samples), 2, squeeze=False, gridspec_kw=dict(height_ratios=heights))
     for axis, title in zip(axes[0], ("ground truth", "detected"), strict=True):
         axis.set_title(title, fontsize=FONT + 1)
@@ -125,6 +126,9 @@ def draw_detections(
 
 def _add_labels(axis: "Axes", instances: Instances, classes: Sequence[str], colour_of: dict[int, str]) -> int:
     """Write the objects' labels where they cover no other; returns how many found no place."""
+    if not len(instances.boxes):
+        axis.text(0.02, 0.98, "none", transform=axis.transAxes, ha="left", va="top", fontsize=FONT,
+                  bbox=dict(boxstyle="square,pad=0.2", facecolor="white", edgecolor="none"))  # fmt: skip
     taken, left_out = [], 0
     for index, (box, label) in enumerate(zip(instances.boxes, instances.labels, strict=True)):
         score = "" if instances.scores is None else f" {instances.scores[index]:.2f}"

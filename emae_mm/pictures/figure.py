@@ -17,7 +17,7 @@ HEAT = "viridis"
 DPI = 120
 FONT = 8
 """Points; the smallest text is one less."""
-LETTERS_AN_INCH = 15
+LETTERS_AN_INCH = 17
 LONGEST_NAME = 22
 
 

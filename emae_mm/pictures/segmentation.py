@@ -83,9 +83,9 @@ def draw_segmentation(
         for labels in (sample.truth, sample.prediction):
             pixels += np.bincount(labels[(labels >= 0) & (labels < len(classes))], minlength=len(classes))
     present = [int(index) for index in np.argsort(-pixels, kind="stable") if pixels[index]]
-    listed, width = sorted(present[:LONGEST_LEGEND]), 7.6
-    heights = [min(width / 3 * sample.image.shape[0] / sample.image.shape[1], 4.0) for sample in samples]
-    figure = new_figure(width, sum(heights) + 0.2 * -(-len(listed) // 5) + 1.0)
+    listed, width = sorted(present[:LONGEST_LEGEND]), 2.5
+    heights = [width * min(sample.image.shape[0] / sample.image.shape[1], 1.0) for sample in samples]
+    figure = new_figure(3 * width + 0.2, sum(heights) + 0.2 * -(-len(listed) // 5) + 1.0)
     axes = figure.subplots(len(samples), 3, squeeze=False, gridspec_kw=dict(height_ratios=heights))
     for axis, title in zip(axes[0], ("image", "ground truth", "prediction"), strict=True):
         axis.set_title(title, fontsize=FONT + 1)
