@@ -123,6 +123,23 @@ def cost(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A file, a Hugging Face folder, or timm:NAME.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; a folder for hf.")],
+    to: Annotated[str, typer.Option("--to", help="timm, mae, hf, mmpretrain, detectron2 or emae.")],
+    allow_missing: Annotated[
+        list[str] | None, typer.Option(help="Encoder tensor that may be left out; a pattern like norm.*, too; repeat.")
+    ] = None,
+    num_heads: Annotated[int | None, typer.Option(min=1, help="Attention heads, where nothing says them.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+) -> None:
+    """Write the encoder of any known checkpoint in another library's format."""
+    from emae_mm.checkpoints.convert import convert_command
+
+    convert_command(source, out, to, allow_missing or (), num_heads, force)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed, what falls back to what, and what to do about each problem."""
     from emae_mm.doctor import main as examine

@@ -36,7 +36,7 @@ class LoadReport:
         return (
             f"encoder from {self.source} ({self.format}): {len(self.used)} of {len(self.used) + len(self.unused)} "
             f"encoder tensors used, {count(self.resampled, 'resampled')}, {count(self.unused, 'left over')}, "
-            f"{count(self.fresh, 'missing (start fresh)')}; {count(self.beside, 'beside the encoder, not needed')}"
+            f"{count(self.fresh, 'missing')}; {count(self.beside, 'beside the encoder, not needed')}"
         )
 
 

@@ -76,11 +76,13 @@ class Format:
         name: what messages and ``--to`` call it.
         is_target: whether :meth:`write` is there.
         holds: patterns of names that it can hold beside those of a plain ViT.
+        optional: patterns of a plain ViT's names that its models do without.
     """
 
     name = ""
     is_target = False
     holds: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def detect(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint is of this format, judged by its names; no two formats may claim the same one."""
@@ -162,15 +164,14 @@ def rename(tensors: Mapping[str, Tensor], how: Callable[[str], str]) -> dict[str
 
 
 def to_plain(found: EncoderTensors, checkpoint: Checkpoint) -> EncoderTensors:
-    """Bring what timm's ViTs may do otherwise, and mean the same, into our form, in place."""
-    tensors = found.tensors
-    fill_absent_biases(tensors)
-    positions, width = tensors.get("pos_embed"), tensors.get(FIRST)
-    if positions is not None and positions.ndim == 4:  # SAM's and timm's windowed ViTs
-        tensors["pos_embed"] = with_class_position(positions)
-    elif positions is not None and positions.ndim == 3 and width is not None and "cls_token" in tensors:
-        side = round(positions.shape[1] ** 0.5)
-        if side * side == positions.shape[1]:  # timm's no_embed_class
-            tensors["pos_embed"] = with_class_position(positions)
+    """Bring what timm's ViTs may do otherwise, and mean the same, into our form, in place.
+
+    Positions of patches alone (SAM's as a map, timm's ``no_embed_class``) get the class token's, zero; a number of
+    positions that is a square has none for a class token.
+    """
+    fill_absent_biases(found.tensors)
+    positions = found.tensors.get("pos_embed")
+    if positions is not None and (positions.ndim == 4 or round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]):
+        found.tensors["pos_embed"] = with_class_position(positions)
     found.num_heads = checkpoint.facts.get("num_heads")
     return found

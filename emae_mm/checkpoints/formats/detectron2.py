@@ -3,7 +3,7 @@
 import pickle
 from pathlib import Path
 
-from emae_mm.checkpoints.formats.base import REL_POS, EncoderTensors, Format, rename, split_off, to_plain
+from emae_mm.checkpoints.formats.base import FC_NORM, REL_POS, EncoderTensors, Format, rename, split_off, to_plain
 from emae_mm.checkpoints.reading import Checkpoint
 from emae_mm.checkpoints.writing import write_tensors
 from emae_mm.fileio import write_atomically
@@ -20,7 +20,8 @@ class Detectron2Format(Format):
 
     name = "detectron2"
     is_target = True
-    holds = (REL_POS,)
+    holds = (REL_POS, FC_NORM)
+    optional = ("cls_token", r"norm\..*")
 
     def detect(self, checkpoint: Checkpoint) -> bool:
         return f"{PREFIX}patch_embed.proj.weight" in checkpoint.tensors

@@ -13,7 +13,6 @@ from emae_mm.checkpoints.formats.base import (
     Format,
     rename,
     split_off,
-    to_plain,
 )
 from emae_mm.checkpoints.formats.beit import is_beit
 from emae_mm.checkpoints.reading import Checkpoint
@@ -44,8 +43,8 @@ class EmaeFormat(Format):
 
     def to_encoder(self, checkpoint: Checkpoint) -> EncoderTensors:
         prefix = "" if FIRST in checkpoint.tensors else self._prefix(checkpoint.tensors)
-        found = to_plain(split_off(checkpoint.tensors, prefix), checkpoint)
-        found.num_heads = found.num_heads or checkpoint.meta.get("num_heads")
+        found = split_off(checkpoint.tensors, prefix)
+        found.num_heads = checkpoint.meta.get("num_heads")
         return found
 
     def write(self, encoder: EncoderTensors, meta: dict, out: Path) -> None:
