@@ -1,5 +1,5 @@
 # ImageNet-1K for end-to-end fine-tuning (protocol 5.2): random resized crop (0.08, 1) bicubic, flip, RandAugment
-# m9-mstd0.5-inc1, random erasing 0.25 with pixel noise. Colours of the augmentations are BGR.
+# m9-mstd0.5-inc1, random erasing 0.25 with pixel noise. Images, and hence the augmentations' colours, are BGR.
 _base_ = "imagenet_eval.py"
 
 train_pipeline = [
@@ -21,15 +21,7 @@ train_pipeline = [
         magnitude_std=0.5,
         hparams=dict(pad_val=[104, 116, 124], interpolation="bicubic"),
     ),
-    dict(
-        type="mmpretrain.RandomErasing",
-        erase_prob=0.25,
-        mode="rand",
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-        fill_color=[103.53, 116.28, 123.675],
-        fill_std=[57.375, 57.12, 58.395],
-    ),
+    dict(type="emae_mm.RandomErasing", prob=0.25, mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395]),
     dict(type="mmpretrain.PackInputs"),
 ]
 
