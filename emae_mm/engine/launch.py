@@ -70,6 +70,7 @@ def prepare_config(
         ConfigError: no such config, or contradictory values.
     """
     path = find_config(config)
+    silence_known_noise()  # reading a config imports what it asks for
     cfg = Config.fromfile(path)
     cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem)
     cfg.launcher = launcher
@@ -137,8 +138,8 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
     check_schedule(cfg)
     check_precision(cfg)
     check_tracker(cfg)
-    init_distributed(cfg.launcher)
     share_batch(cfg.copy())  # done when the runner is built; said now, if it cannot be
+    init_distributed(cfg.launcher)
     check_layouts(cfg)
     read_classes(cfg)
     reports = check_config_data(cfg)
