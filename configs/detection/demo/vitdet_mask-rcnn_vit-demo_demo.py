@@ -1,0 +1,35 @@
+# The full-size ViTDet Mask R-CNN config on the demonstration's scenes (64 x 64 pixels) with its encoder:
+# smaller images, windows, heads and batches, a shorter schedule.
+#
+#   python tools/train.py configs/detection/demo/vitdet_mask-rcnn_vit-demo_demo.py \
+#       --data-root data/demo/coco --pretrained encoder.pth
+#
+# A demonstration, not a benchmark; there is no published result.
+_base_ = ["../vitdet_mask-rcnn_vit-base_8xb8-lsj-100e_coco.py", "../../_base_/demo_detection.py"]
+
+record = dict(protocol="demo-vitdet", data="emae-demo")
+model = _base_.small_vitdet
+
+train_dataloader = dict(
+    _base_.small_train_loader, dataset=dict(_base_.small_train_loader.dataset, pipeline=_base_.small_vitdet_pipeline)
+)
+val_dataloader = _base_.small_test_loader
+test_dataloader = val_dataloader
+val_evaluator = _base_.small_evaluator
+test_evaluator = val_evaluator
+
+max_iters = _base_.small_iters
+optim_wrapper = dict(
+    _delete_=True,
+    type="OptimWrapper",
+    optimizer=_base_.small_optimizer,
+    constructor=_base_.optim_wrapper.constructor,
+    paramwise_cfg=_base_.optim_wrapper.paramwise_cfg,
+)
+# the drops at the same shares of the training
+param_scheduler = [
+    dict(_base_.warm_up, end=21),
+    dict(_base_.param_scheduler[1], milestones=[step * max_iters // _base_.max_iters for step in _base_.drops]),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
