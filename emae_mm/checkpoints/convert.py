@@ -10,6 +10,7 @@ from emae_mm.checkpoints.formats.base import BLOCK_NAMES, FC_NORM, FIRST, REASON
 from emae_mm.checkpoints.reading import read_checkpoint
 from emae_mm.checkpoints.report import LoadReport, count, listed, permission
 from emae_mm.errors import CheckpointError, ConfigError
+from emae_mm.quiet import silence_known_noise
 
 
 def convert(
@@ -56,6 +57,7 @@ def convert_command(
     source: str, out: Path, to: str, allow_missing: Sequence[str], num_heads: int | None, force: bool
 ) -> None:
     """Convert and print the report; see :func:`convert`."""
+    silence_known_noise()
     report = convert(source, out, to, allow_missing, num_heads, force)
     print(f"{report}\nwritten: {out} ({to}, {count(report.used, 'tensors').partition(' [')[0]})")
 

@@ -19,6 +19,13 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--work-dir", help="where the run writes (default: work_dirs/<config name>)")
     parser.add_argument("--data-root", help="folder of the data set, in the config's format")
     parser.add_argument("--pretrained", help="encoder to start from: a file, timm:NAME, or 'random'")
+    parser.add_argument(
+        "--allow-missing", nargs="+", default=[], metavar="NAME",
+        help="encoder tensors, or patterns like 'norm.*', that the checkpoint and the encoder need not both have",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resample-patch-embed", action="store_true", help="bring a checkpoint of another patch size to the encoder's"
+    )
     parser.add_argument("--seed", type=int, help="seed of everything random (default: the config's)")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="override config values: key.sub=value, lists as [a,b]"
@@ -31,6 +38,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
 def _options(arguments: argparse.Namespace) -> dict:
     os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
     names = ("work_dir", "data_root", "pretrained", "seed", "cfg_options", "launcher")
+    names += ("allow_missing", "resample_patch_embed")
     return {name: getattr(arguments, name) for name in names}
 
 

@@ -1,7 +1,7 @@
 """From a config file to a finished run."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ def prepare_config(
     activation_checkpointing: bool = False,
     compile: bool = False,
     tracker: str | None = None,
+    allow_missing: Sequence[str] = (),
+    resample_patch_embed: bool = False,
 ) -> Config:
     """Read a config and apply what the command line says.
 
@@ -65,6 +67,8 @@ def prepare_config(
         activation_checkpointing: compute the activations of transformer blocks anew in the backward pass.
         compile: compile the deterministic part of the model with ``torch.compile``.
         tracker: log to ``"wandb"`` or ``"mlflow"``, too.
+        allow_missing: encoder tensors, or patterns, that ``pretrained`` and the encoder need not have in common.
+        resample_patch_embed: bring ``pretrained``'s patch embedding to the encoder's patch size.
 
     Raises:
         ConfigError: no such config, or contradictory values.
@@ -93,9 +97,10 @@ def prepare_config(
         cfg.pretrained = str(pretrained)
     if cfg.get("pretrained"):
         cfg.model.backbone.pretrained = cfg.pretrained
+    start = _start_options(cfg, allow_missing, resample_patch_embed)
     if cfg.get("tokenizer"):
         cfg.model.tokenizer = cfg.tokenizer
-    _keep_record_true(cfg, cfg_options or {})
+    _keep_record_true(cfg, {**(cfg_options or {}), **start})
     if amp:
         use_amp(cfg, cfg_options or {})
     if auto_scale_lr:
@@ -204,6 +209,20 @@ def _mend_mmseg_name() -> None:
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE["mmseg"] = "mmseg"
+
+
+def _start_options(cfg: Config, allow_missing: Sequence[str], resample_patch_embed: bool) -> dict[str, Any]:
+    """Pass on how the pretrained encoder may differ, and return it as overrides that the record's protocol tells."""
+    asked = {"allow_missing": list(allow_missing), "resample_patch_embed": resample_patch_embed}
+    asked = {key: value for key, value in asked.items() if value}
+    if asked and "pretrained" not in cfg:
+        raise ConfigError(
+            f"{Path(cfg.filename).name} takes no pretrained encoder",
+            "give --allow-missing and --resample-patch-embed to transfer configs only",
+        )
+    if asked:
+        cfg.model.backbone.pretrained_options = {**cfg.model.backbone.get("pretrained_options", {}), **asked}
+    return asked
 
 
 def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:

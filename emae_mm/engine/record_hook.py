@@ -8,7 +8,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from emae_mm.checkpoints import read_checkpoint
+from emae_mm.checkpoints import read_checkpoint, weights_file
 from emae_mm.leaderboard.metrics import info
 from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
 from emae_mm.leaderboard.records import RECORD_NAME, identify, read_record, write_record
@@ -162,4 +162,4 @@ class RecordHook(Hook):
             return None, start | dict(protocol=old.pretrain_protocol)
         meta = read_checkpoint(source).meta
         named = meta if "method" in meta else {"method": Path(source).name.removeprefix("timm:")}
-        return (Path(source) if Path(source).is_file() else None), dict(named)
+        return weights_file(source), dict(named)
