@@ -1,5 +1,6 @@
 """What a config takes from the data it is given: roots, annotation files, names and numbers of classes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def read_classes(cfg: Config) -> None:
     A record that would claim a well-known data set which has another number of classes names the data's folder instead.
 
     Raises:
-        ConfigError: the command line sets another number (``cfg.chosen_classes``).
+        ConfigError: the command line sets another number (``cfg.chosen_classes``), or a loss has another number of
+            class weights.
     """
     from emae_mm.data.checks.config import plain_datasets
     from emae_mm.data.classes import classes_of_ade20k, classes_of_coco, classes_of_imagefolder
@@ -85,8 +87,27 @@ def read_classes(cfg: Config) -> None:
                     f"{key}={count}, but the data in {dataset.root} have {len(classes)} classes",
                     "leave it out: heads follow the data; or check --data-root",
                 )
+        for key, weights in _class_weights(cfg.model, "model"):
+            if len(weights) not in (len(classes), len(classes) + 1):  # one more: a detector's background
+                raise ConfigError(
+                    f"{key} has {len(weights)} weights, but the data in {dataset.root} have {len(classes)} classes",
+                    f"give --cfg-options {key}=None, or one weight for each class",
+                )
         set_everywhere(cfg.model, "num_classes", len(classes))
         record = cfg.get("record", {})
         if len(classes) != NUM_CLASSES.get(record.get("data"), len(classes)):
             record.data = data_name(cfg)
         return
+
+
+def _class_weights(node: Any, path: str) -> Iterator[tuple[str, list]]:
+    """Every list ``class_weight`` within a model's config, with its dotted key."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "class_weight" and isinstance(value, (list, tuple)):
+                yield f"{path}.{key}", value
+            else:
+                yield from _class_weights(value, f"{path}.{key}")
+    elif isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _class_weights(item, f"{path}.{index}")
