@@ -14,7 +14,7 @@ from emae_mm.errors import ConfigError
 from emae_mm.fileio import file_sha256
 from emae_mm.registry import MODELS
 from emae_mm.transfer.layouts import LAYOUTS, check_layout
-from emae_mm.transfer.tasks import DEFAULT_ARCH, Task
+from emae_mm.transfer.tasks import BASE, Task
 
 RANDOM = "random"
 
@@ -50,7 +50,7 @@ def look_at(source: str, arch: str | None = None) -> Start:
         ConfigError: ``arch`` is given for a checkpoint, which says so itself.
     """
     if source == RANDOM:
-        arch = arch or DEFAULT_ARCH
+        arch = arch or BASE
         return Start(source, arch, f"random {arch}", f"random-{_slug(arch)}")
     if arch is not None:
         raise ConfigError(f"--arch {arch} is for 'random' only", "leave it out: the checkpoint says its own size")

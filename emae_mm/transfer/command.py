@@ -112,7 +112,7 @@ def plan(request: Request, machine: Machine) -> Job:
         work_dir=str(request.work_dir or _work_dir(request, begin, choice)),
         machine=machine,
         quick_batch=task.quick_batch if choice.shorten else None,
-        own_data=choice.small,
+        small=choice.small,
         options=_options(request, begin, data_root),
     )
 

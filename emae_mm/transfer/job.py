@@ -13,6 +13,7 @@ from emae_mm.engine.follow_data import NUM_CLASSES, data_name
 from emae_mm.errors import ConfigError
 from emae_mm.leaderboard.schema import DEMO_DATA
 from emae_mm.transfer.machine import CPU, Machine
+from emae_mm.transfer.multi_scale import use_several_scales
 from emae_mm.transfer.quick import shorten
 
 AMP_WRAPPER = "AmpOptimWrapper"
@@ -30,7 +31,7 @@ class Job:
         test: evaluate only.
         multi_scale: with the config's test-time augmentation.
         quick_batch: images each process takes at a step of a quick run; None: the config's own schedule.
-        own_data: the data are named after their folder, unless they are the demonstration's.
+        small: a small variant: its batch is what one process takes, and the data are named after their folder.
         options: further arguments of :func:`emae_mm.engine.launch.prepare_config`.
     """
 
@@ -41,7 +42,7 @@ class Job:
     test: bool = False
     multi_scale: bool = False
     quick_batch: int | None = None
-    own_data: bool = False
+    small: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -80,10 +81,13 @@ def configure_in_full(job: Job) -> Config:
     if "record" not in cfg or cfg.record.get("task") == "pretrain":
         raise ConfigError(f"{job.config} is no transfer config", "choose one below classification/, detection/, ...")
     _name_data(cfg, job)
+    _keep_batch(cfg, job)
     if job.machine.device == CPU:
         _compute_on_cpu(cfg, job)
     if job.test:
         _only_test(cfg)
+    if job.multi_scale:
+        use_several_scales(cfg)
     return cfg
 
 
@@ -96,10 +100,20 @@ def _only_test(cfg: Config) -> None:
 
 def _name_data(cfg: Config, job: Job) -> None:
     root = job.options.get("data_root")
-    if root and is_demo_dataset(Path(root)):
+    if root is None:
+        return
+    if is_demo_dataset(Path(root)):
         cfg.record.data = DEMO_DATA
-    elif job.own_data or cfg.record.data == DEMO_DATA or (job.test and root and cfg.record.data not in NUM_CLASSES):
+    elif job.small or cfg.record.data == DEMO_DATA or (job.test and cfg.record.data not in NUM_CLASSES):
         cfg.record.data = data_name(cfg)
+
+
+def _keep_batch(cfg: Config, job: Job) -> None:
+    """The protocol's batch, however many processes share it; detection and segmentation name that of one of eight."""
+    if cfg.get("train_dataloader") and "global_batch_size" not in cfg and not job.test:
+        base = cfg.train_dataloader.batch_size if job.small else (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+        if base:
+            cfg.global_batch_size = base
 
 
 def _compute_on_cpu(cfg: Config, job: Job) -> None:

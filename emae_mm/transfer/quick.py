@@ -106,8 +106,7 @@ def write_parts(full: Config, short: Config) -> None:
         short: the same after it.
     """
     for before, after in zip(_evaluated(full), _evaluated(short), strict=True):
-        target = Path(after.cfg["ann_file"])
-        if before.kind == "coco" and not target.is_file():
+        if before.kind == "coco" and not (target := Path(after.cfg["ann_file"])).is_file():
             source = before.path(before.cfg["ann_file"])
             write_text(target, json.dumps(_first(json.loads(source.read_text(encoding="utf-8")), after.cfg["indices"])))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from emae_mm.errors import ConfigError
 from emae_mm.paths import find_config
 
-DEFAULT_ARCH = "ViT-B/16"
+SMALL, BASE, LARGE = "ViT-S/16", "ViT-B/16", "ViT-L/16"
 DEMO_ARCH, TINY_ARCH = "ViT-128x4/8", "ViT-128x6/8"
 """The encoders of the embedded demonstration and of the suite on small real images."""
 
@@ -53,7 +53,9 @@ _TASKS = (
         "imagenet-knn",
         "imagenet",
         {
-            "ViT-B/16": "classification/knn_vit-base-p16_in1k.py",
+            SMALL: "classification/knn_vit-small-p16_in1k.py",
+            BASE: "classification/knn_vit-base-p16_in1k.py",
+            LARGE: "classification/knn_vit-large-p16_in1k.py",
         },
         {
             DEMO_ARCH: "classification/demo/knn_vit-demo_demo.py",
@@ -65,7 +67,9 @@ _TASKS = (
         "imagenet-linear",
         "imagenet",
         {
-            "ViT-B/16": "classification/linear_vit-base-p16_8xb2048-90e_in1k.py",
+            SMALL: "classification/linear_vit-small-p16_8xb2048-90e_in1k.py",
+            BASE: "classification/linear_vit-base-p16_8xb2048-90e_in1k.py",
+            LARGE: "classification/linear_vit-large-p16_8xb2048-50e_in1k.py",
         },
         {
             DEMO_ARCH: "classification/demo/linear_vit-demo_demo.py",
@@ -77,7 +81,13 @@ _TASKS = (
         "imagenet-finetune",
         "imagenet",
         {
-            "ViT-B/16": "classification/finetune_vit-base-p16_8xb128-100e_in1k.py",
+            SMALL: "classification/finetune-rc-mae_vit-small-p16_8xb128-300e_in1k.py",  # as RC-MAE's released script
+            BASE: "classification/finetune_vit-base-p16_8xb128-100e_in1k.py",
+            LARGE: "classification/finetune_vit-large-p16_8xb128-50e_in1k.py",
+        },
+        {
+            DEMO_ARCH: "classification/demo/finetune_vit-demo_demo.py",
+            TINY_ARCH: "classification/tiny/finetune_vit-tiny64_folder.py",
         },
     ),
     Task(
@@ -85,7 +95,8 @@ _TASKS = (
         "coco-maskrcnn-fpn",
         "coco",
         {
-            "ViT-B/16": "detection/mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py",
+            BASE: "detection/mask-rcnn_vit-base-fpn_8xb8-lsj-100e_coco.py",
+            LARGE: "detection/mask-rcnn_vit-large-fpn_8xb8-lsj-100e_coco.py",
         },
         {
             DEMO_ARCH: "detection/demo/mask-rcnn_vit-demo_demo.py",
@@ -94,17 +105,56 @@ _TASKS = (
         quick_batch=1,
     ),
     Task(
+        "vitdet",
+        "coco-vitdet",
+        "coco",
+        {
+            BASE: "detection/vitdet_mask-rcnn_vit-base_8xb8-lsj-100e_coco.py",
+            LARGE: "detection/vitdet_mask-rcnn_vit-large_8xb8-lsj-100e_coco.py",
+        },
+        {
+            DEMO_ARCH: "detection/demo/vitdet_mask-rcnn_vit-demo_demo.py",
+            TINY_ARCH: "detection/tiny/vitdet_mask-rcnn_vit-tiny64_coco.py",
+        },
+        quick_batch=1,
+    ),
+    Task(
+        "vitdet-cascade",
+        "coco-vitdet-cascade",
+        "coco",
+        {
+            BASE: "detection/vitdet_cascade-mask-rcnn_vit-base_8xb8-lsj-100e_coco.py",
+            LARGE: "detection/vitdet_cascade-mask-rcnn_vit-large_8xb8-lsj-100e_coco.py",
+        },
+        {
+            DEMO_ARCH: "detection/demo/vitdet_cascade-mask-rcnn_vit-demo_demo.py",
+            TINY_ARCH: "detection/tiny/vitdet_cascade-mask-rcnn_vit-tiny64_coco.py",
+        },
+        quick_batch=1,
+    ),
+    Task(
         "upernet",
         "ade20k-upernet",
         "ade20k",
         {
-            "ViT-B/16": "segmentation/upernet_vit-base_8xb2-160k_ade20k-512x512.py",
+            BASE: "segmentation/upernet_vit-base_8xb2-160k_ade20k-512x512.py",
+            LARGE: "segmentation/upernet_vit-large_8xb2-160k_ade20k-512x512.py",
         },
         {
             DEMO_ARCH: "segmentation/demo/upernet_vit-demo_demo.py",
             TINY_ARCH: "segmentation/tiny/upernet_vit-tiny64_ade20k.py",
         },
-        quick_batch=2,  # batch norm over pooled 1x1 maps needs two images
+        quick_batch=2,  # batch norm over maps pooled to 1x1 needs two images
+    ),
+    Task(
+        "upernet-cae",
+        "ade20k-upernet-cae",
+        "ade20k",
+        {
+            BASE: "segmentation/upernet-cae_vit-base_8xb2-160k_ade20k-512x512.py",
+            LARGE: "segmentation/upernet-cae_vit-large_8xb2-160k_ade20k-512x512.py",
+        },
+        quick_batch=2,
     ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
