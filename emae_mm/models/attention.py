@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
+from emae_mm.models.biased_attention import biased_attention, serves
+
 ALIGNMENT = 8
 """Fused attention kernels of GPUs want head dimensions that are multiples of this."""
 
@@ -28,30 +30,44 @@ def decomposed_table(table: Tensor, queries: int, keys: int) -> Tensor:
     return table[place[:queries, None] - place + keys - 1]
 
 
-def fold_positions(
-    query: Tensor, key: Tensor, value: Tensor, across: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Decomposed relative positions as further channels, so that a fused kernel needs no n x n bias.
-
-    The bias ``q . R_h[y, y'] + q . R_w[x, x']`` of ViTDet is the inner product of the query's two vectors of products
-    with one-hot codes of the key's row and column. Memory grows with n * (H + W) in place of n * n.
+def position_terms(query: Tensor, across: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """ViTDet's bias ``q . R_h[y, y'] + q . R_w[x, x']`` as two terms that broadcast to every key.
 
     Args:
         query: (B, heads, h*w, d).
-        key, value: (B, heads, H*W, d).
         across: ``R_h`` (h, H, d) and ``R_w`` (w, W, d), see :func:`decomposed_table`.
 
     Returns:
-        query, key and value with d + H + W channels, rounded up to a multiple of 8; attention with the scale of d
-        channels gives the values' d channels and zeros.
+        (B, heads, h*w, H, 1) and (B, heads, h*w, 1, W).
     """
-    (rows, height, d), (columns, width, _) = across[0].shape, across[1].shape
-    grid = query.unflatten(2, (rows, columns))
-    root = d**0.5  # undoes the attention's scale, which positions do not have
-    by_row = torch.einsum("bnyxd,yjd->bnyxj", grid, (across[0] * root).to(query.dtype)).flatten(2, 3)
-    by_column = torch.einsum("bnyxd,xjd->bnyxj", grid, (across[1] * root).to(query.dtype)).flatten(2, 3)
-    extra = height + width
-    unused = -(d + extra) % ALIGNMENT
+    rows, columns = (table.to(query.dtype) for table in across)
+    grid = query.unflatten(2, (len(rows), len(columns)))
+    by_row = torch.einsum("bnyxd,yjd->bnyxj", grid, rows).flatten(2, 3)
+    by_column = torch.einsum("bnyxd,xjd->bnyxj", grid, columns).flatten(2, 3)
+    return [by_row.unsqueeze(4), by_column.unsqueeze(3)]
+
+
+def fold_positions(
+    query: Tensor, key: Tensor, value: Tensor, terms: Sequence[Tensor], scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Decomposed relative positions as further channels, so that a fused kernel needs no n x n bias.
+
+    The bias is the inner product of the query's two terms with one-hot codes of the key's row and column. Memory grows
+    with n * (H + W) in place of n * n.
+
+    Args:
+        query: (B, heads, n, d).
+        key, value: (B, heads, H*W, d).
+        terms: from :func:`position_terms`.
+        scale: of the attention's products, which positions do not have.
+
+    Returns:
+        query, key and value with d + H + W channels, rounded up to a multiple of 8; attention with that scale gives the
+        values' d channels and zeros.
+    """
+    by_row, by_column = terms[0].squeeze(4) / scale, terms[1].squeeze(3) / scale
+    height, width = by_row.shape[3], by_column.shape[3]
+    unused = -(query.shape[3] + height + width) % ALIGNMENT
     codes = torch.cat(
         [
             torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, dim=0),
@@ -62,7 +78,7 @@ def fold_positions(
     )
     query = torch.cat([query, by_row, by_column, query.new_zeros(*query.shape[:3], unused)], dim=3)
     key = torch.cat([key, codes.expand(*key.shape[:2], -1, -1)], dim=3)
-    return query, key, F.pad(value, (0, extra + unused))
+    return query, key, F.pad(value, (0, height + width + unused))
 
 
 def segments(length: int, window: int) -> Iterator[tuple[int, int, int]]:
@@ -97,27 +113,34 @@ class GridAttention(Attention):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * size[0] - 1, self.head_dim))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * size[1] - 1, self.head_dim))
 
-    def with_positions(
-        self, query: Tensor, key: Tensor, value: Tensor, queries: Sequence[int], keys: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Heads' queries, keys and values with relative positions folded in, where there are any.
+    def terms(self, query: Tensor, queries: Sequence[int], keys: Sequence[int], bias: Tensor | None) -> list[Tensor]:
+        """What is added to the logits, each broadcasting to (B, heads, h*w, H, W); nothing without positions.
 
         Args:
             query: (B, heads, h*w, d).
-            key, value: (B, heads, H*W, d).
             queries: (h, w), the grid of the queries: the upper left part of the keys' grid.
             keys: (H, W).
+            bias: (1, heads, n, m), or None.
+        """
+        if self.rel_pos_h is None:
+            return [] if bias is None else [bias.unsqueeze(3)]
+        across = (
+            decomposed_table(self.rel_pos_h, queries[0], keys[0]),
+            decomposed_table(self.rel_pos_w, queries[1], keys[1]),
+        )
+        return position_terms(query, across)
+
+    def with_positions(
+        self, query: Tensor, key: Tensor, value: Tensor, queries: Sequence[int], keys: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Heads (B, heads, n, d) with decomposed positions folded in, where there are any; see :func:`fold_positions`.
 
         Returns:
             tensors for which ``softmax(query @ key.T * self.scale) @ value`` is the attention, in the first d channels.
         """
         if self.rel_pos_h is None:
             return query, key, value
-        across = (
-            decomposed_table(self.rel_pos_h, queries[0], keys[0]),
-            decomposed_table(self.rel_pos_w, queries[1], keys[1]),
-        )
-        return fold_positions(query, key, value, across)
+        return fold_positions(query, key, value, self.terms(query, queries, keys, None), self.scale)
 
     def attend(
         self,
@@ -128,7 +151,9 @@ class GridAttention(Attention):
         keys: Sequence[int],
         bias: Tensor | None,
     ) -> Tensor:
-        """Attention of heads, see :meth:`with_positions`; ``bias`` is added to the logits. -> (B, heads, h*w, d)."""
+        """Attention of heads (B, heads, n, d); see :meth:`terms`."""
+        if serves(query) and (terms := self.terms(query, queries, keys, bias)):
+            return biased_attention(query, key, value, terms, self.scale)
         d = value.shape[3]
         query, key, value = self.with_positions(query, key, value, queries, keys)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)[..., :d]
