@@ -34,7 +34,8 @@ class Detectron2CascadeRoIHead(CascadeRoIHead):
         bbox_roi_extractor, bbox_head: one config for all stages or a list of one for each; boxes regressed by class
             have no place in detectron2's cascade.
         mask_roi_extractor, mask_head: the one mask head, as for ``StandardRoIHead``.
-        train_cfg: a list, one for each stage: ``assigner``; the first also has ``sampler`` and ``mask_size``.
+        train_cfg: a list, one for each stage, as for mmdet's; ``sampler`` of the later stages is ``PseudoSampler``, which
+            takes every box, and the first stage's ``mask_size`` is the one that counts.
         test_cfg: as for ``StandardRoIHead``.
 
     Raises:
@@ -52,15 +53,6 @@ class Detectron2CascadeRoIHead(CascadeRoIHead):
     init_mask_head = StandardRoIHead.init_mask_head
     predict_mask = StandardRoIHead.predict_mask
     _mask_forward = StandardRoIHead._mask_forward
-
-    def init_assigner_sampler(self) -> None:
-        """Assigners of all stages and the sampler of the first; the others take every box they are given."""
-        if self.train_cfg is None:
-            return
-        for stage_cfg in self.train_cfg[1:]:
-            stage_cfg.setdefault("sampler", dict(type="PseudoSampler"))
-            stage_cfg.setdefault("pos_weight", -1)
-        super().init_assigner_sampler()
 
     def _bbox_forward(self, stage: int, x: tuple[Tensor, ...], rois: Tensor) -> dict[str, Tensor]:
         extractor = self.bbox_roi_extractor[stage]
