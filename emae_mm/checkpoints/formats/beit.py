@@ -22,6 +22,9 @@ RULES: tuple[Rule, ...] = (
 )
 """To timm's names for a plain ViT, and to :class:`~emae_mm.models.DenseViT`'s for the tables."""
 
+TABLE = re.compile(r"rel_pos\.\d+\.table")
+CLS_ENTRIES = 3
+"""Rows of a table for the class token: to patches, from patches, to itself."""
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 
 
@@ -46,17 +49,20 @@ def settle(found: EncoderTensors) -> EncoderTensors:
     shared = tensors.pop(SHARED_TABLE, None)
     if shared is not None:
         tensors.update({f"rel_pos.{block}.table": shared for block in range(depth_of(tensors))})
-    tables = [name for name in tensors if re.fullmatch(r"rel_pos\.\d+\.table", name)]
-    if tables and not any(tensors[name].any() for name in tables):
+    tables = {name: tensor for name, tensor in tensors.items() if TABLE.fullmatch(name)}
+    if tables and "pos_embed" not in tensors and "cls_token" in tensors:
+        tensors["pos_embed"] = _no_positions(tensors["cls_token"], next(iter(tables.values())))
+    if not any(table.any() for table in tables.values()):
         for name in tables:  # a bias of zero everywhere is none
             found.beside[name] = "it is zero everywhere"
             del tensors[name]
-    if "pos_embed" not in tensors and "cls_token" in tensors and tables:
-        # all of BEiT's knowledge of places is in the tables; the absolute embedding it does not have is zero
-        side = (max(tensors[tables[0]].shape[0] - 3, 1) ** 0.5 + 1) / 2 if tables[0] in tensors else 1
-        patches = round(side) ** 2
-        tensors["pos_embed"] = tensors["cls_token"].new_zeros(1, 1 + patches, tensors["cls_token"].shape[-1])
     return found
+
+
+def _no_positions(cls_token: Tensor, table: Tensor) -> Tensor:
+    """Absolute positions of a model that has relative ones only: zeros, for the (square) grid of its table."""
+    side = (round((len(table) - CLS_ENTRIES) ** 0.5) + 1) // 2
+    return cls_token.new_zeros(1, 1 + side * side, cls_token.shape[-1])
 
 
 class BeitFormat(Format):
