@@ -16,6 +16,7 @@ from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from emae_mm.engine.record_hook import METRICS as METRICS_OF_RECORDS
 from emae_mm.errors import ConfigError
 from emae_mm.registry import DATASETS, METRICS
 
@@ -186,6 +187,12 @@ def test_all_twelve_numbers_are_those_of_pycocotools(repo, root, names):
         found = np.array([ours[f"coco/{kind}_{name}"] for name in STATS])
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
         assert 0.1 < expected[0] < 0.9 and len(set(expected.round(6))) > 6, "the case distinguishes the numbers"
+        recorded = {name: factor * ours[key] for key, (name, factor) in METRICS_OF_RECORDS.items() if kind in key}
+        short = dict(bbox="box", segm="mask")[kind]
+        assert recorded == {
+            f"{short}_{name}": pytest.approx(100 * expected[place], abs=1e-10)
+            for place, name in enumerate(("AP", "AP50", "AP75"))
+        }
         assert abs(expected[0] * 1000 - round(expected[0] * 1000)) > 1e-3, "it would differ when rounded"
 
 

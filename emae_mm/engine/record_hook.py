@@ -29,8 +29,10 @@ METRICS = {
     "knn/top5": ("top5", 1.0),
     "coco/bbox_mAP": ("box_AP", 100.0),
     "coco/bbox_mAP_50": ("box_AP50", 100.0),
+    "coco/bbox_mAP_75": ("box_AP75", 100.0),
     "coco/segm_mAP": ("mask_AP", 100.0),
     "coco/segm_mAP_50": ("mask_AP50", 100.0),
+    "coco/segm_mAP_75": ("mask_AP75", 100.0),
     "mIoU": ("mIoU", 1.0),
 }
 LOGGED = {"loss": False, "prediction_variance": True}

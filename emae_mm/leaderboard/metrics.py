@@ -22,6 +22,8 @@ METRICS = {
     "mask_AP": MetricInfo("mask AP"),
     "box_AP50": MetricInfo("box AP50"),
     "mask_AP50": MetricInfo("mask AP50"),
+    "box_AP75": MetricInfo("box AP75"),
+    "mask_AP75": MetricInfo("mask AP75"),
     "mIoU": MetricInfo("mIoU"),
     "SSIM": MetricInfo("SSIM", unit="", decimals=3),
     "LPIPS": MetricInfo("LPIPS", unit="", higher_is_better=False, decimals=3),
