@@ -1,6 +1,10 @@
 """Two cells of an ablation suite from pre-training to tables, in parallel processes, with one that fails."""
 
 import io
+import os
+import struct
+from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -8,7 +12,7 @@ from rich.console import Console
 from emae_mm.data.demo import make_demo_dataset
 from emae_mm.errors import ConfigError, UserError
 from emae_mm.leaderboard import read_record
-from emae_mm.suite import run_suite
+from emae_mm.suite import parallel, run_suite
 from emae_mm.suite.ledger import Ledger
 from emae_mm.suite.parallel import run_in_processes
 from emae_mm.suite.plan import Stage
@@ -102,6 +106,17 @@ def test_a_process_that_dies_is_reported(tmp_path):
     assert "exit code -9" in ended[0] and ended[1].startswith("skipped")
     with pytest.raises(UserError, match="first stopped: its process died"):
         ledger.raise_failures()
+
+
+def test_a_process_that_dies_within_a_message_is_reported(tmp_path):
+    receiver, sender = Pipe(duplex=False)
+    os.write(sender.fileno(), struct.pack("!i", 100) + b"half of it")
+    sender.close()
+    ended, ledger = [], Ledger()
+    process = SimpleNamespace(is_alive=lambda: True, join=lambda: None, exitcode=-9)
+    stage = Stage("first", "pretrain", tmp_path / "first", config=tmp_path / "config.py")
+    assert parallel._listen(receiver, parallel._Job(stage, process, SimpleNamespace(end=ended.append)), ledger)
+    assert "exit code -9" in ended[0] and ledger.is_lost(Stage("then", "transfer", tmp_path, after=stage.work_dir))
 
 
 def test_wrong_calls_are_refused(suite, tmp_path):

@@ -85,7 +85,7 @@ def _listen(pipe: Connection, job: _Job, ledger: Ledger) -> bool:
             else:
                 job.progress.end(_END[kind](job.stage, content[0], ledger))
                 return True
-    except EOFError:
+    except (EOFError, OSError):  # OSError: it was killed in the middle of a message
         job.process.join()
         dead = True
     if dead:
