@@ -1,7 +1,7 @@
 # UperNet, ViT-L/16, ADE20K, in CAE's settings for it (protocol 5.5): lr 5e-5, layer decay 0.95, drop path 0.15;
 # otherwise as upernet-cae_vit-base_8xb2-160k_ade20k-512x512.py.
 #
-#   tools/dist_train.sh configs/segmentation/upernet-cae_vit-large_8xb2-160k_ade20k-512x512.py 8 \
+#   tools/dist_train.sh configs/segmentation/upernet-cae_vit-large_8xb2-160k_ade20k-512x512.py 8 --amp \
 #       --data-root data/ade/ADEChallengeData2016 --pretrained encoder.pth
 #
 # Published (mIoU): CAE 1600 epochs 54.6 (CAE's repository).

@@ -1,0 +1,18 @@
+# Fine-tuning on the demonstration data: the full-size recipe at 64x64 with other sizes, batch and epochs.
+#
+#   python tools/train.py configs/classification/demo/finetune_vit-demo_demo.py --data-root DIR --pretrained encoder.pth
+#
+# A demonstration, not a benchmark; there is no published result.
+_base_ = ["../../_base_/small_finetune.py", "../../_base_/demo_encoder.py"]
+
+load, crop, flip, *augmentations = _base_.train_pipeline
+# a smaller crop, or a mirror image, is no longer that digit
+crop = dict(crop, scale=_base_.img_size, crop_ratio_range=(0.6, 1.0))
+train_dataloader = dict(dataset=dict(pipeline=[load, crop, *augmentations]))
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, **_base_.encoder_arch), img_size=_base_.img_size, patch_size=_base_.patch_size
+    ),
+    head=dict(in_channels=_base_.encoder_arch["embed_dim"]),
+)
+record = dict(protocol="demo-finetune-5e", data="emae-demo")
