@@ -321,9 +321,10 @@ def evaluate(detected: list[tuple], categories: int = 2) -> COCOeval:
 
 def test_precision_is_pycocotools_and_ap_its_area():
     rng = np.random.default_rng(0)
-    detected = [(int(i), 1, float(x), float(s)) for i, x, s in
-                zip(rng.integers(0, 4, 60), rng.choice([0, 1, 2, 4, 50, 53, 30], 60), rng.random(60), strict=True)]  # fmt: skip
-    evaluation = evaluate(detected)
+    images, places, scores = rng.integers(0, 4, 60), rng.choice([0, 1, 2, 4, 50, 53, 30], 60), rng.random(60)
+    evaluation = evaluate(
+        [(int(image), 1, float(x), float(score)) for image, x, score in zip(images, places, scores, strict=True)]
+    )
     found = curves.PrecisionRecall.of(evaluation)
     assert np.array_equal(found.precision[:, :, 0], evaluation.eval["precision"][:, :, 0, 0, -1])
     half, three_quarters, mean = found.curves()

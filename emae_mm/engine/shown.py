@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -24,6 +26,15 @@ MOST_INSTANCES = 40
 """Detections of one image that are kept, the highest scores."""
 
 
+@contextmanager
+def spared(what: str) -> Iterator[None]:
+    """Whatever goes wrong with a picture is a warning in the log: the run and its record go on."""
+    try:
+        yield
+    except Exception:
+        MMLogger.get_current_instance().warning(f"{what}: not drawn; the result is untouched", exc_info=True)
+
+
 @dataclass
 class Collected:
     """What all processes kept.
@@ -31,6 +42,7 @@ class Collected:
     Attributes:
         classes: names.
         palette: one RGB colour, 0..255, a class; empty where the data set has none.
+        failed: whether something went wrong, so that the counts are not those of all images.
         counted: ``"images"`` or ``"pixels"``: what the confusion matrix counts; empty where there is none.
         confusion: (C, C) int64, rows the true class.
         detections, segmentations, attention: by the image's index in the data set.
@@ -38,6 +50,7 @@ class Collected:
 
     classes: tuple[str, ...]
     palette: tuple = ()
+    failed: bool = False
     counted: str = ""
     confusion: np.ndarray | None = None
     detections: dict[int, DetectionSample] = field(default_factory=dict)
@@ -45,12 +58,13 @@ class Collected:
     attention: dict[int, tuple[np.ndarray, AttentionMaps]] = field(default_factory=dict)
 
     def gather(self) -> None:
-        """Make it that of all processes, on each; all must call this."""
+        """Make it that of all processes, on each; all must call this. Where one failed, nothing counts as counted."""
         counts = torch.from_numpy(self.confusion)
         all_reduce(counts)
         self.confusion = counts.numpy()
-        parts = all_gather_object((self.counted, self.detections, self.segmentations, self.attention))
-        self.counted = max(part[0] for part in parts)
+        parts = all_gather_object((self.counted, self.detections, self.segmentations, self.attention, self.failed))
+        self.failed = any(part[-1] for part in parts)
+        self.counted = "" if self.failed else max(part[0] for part in parts)
         for place, name in enumerate(("detections", "segmentations", "attention"), start=1):
             merged = {index: sample for part in parts for index, sample in part[place].items()}
             setattr(self, name, dict(sorted(merged.items())))
@@ -77,7 +91,17 @@ class Collector:
         self.wanted = {info["img_path"]: index for index, info in named.items() if "img_path" in info}
 
     def add(self, batch: dict, outputs: Sequence | None) -> None:
-        """Take from a batch, as the data loader gives it, and the model's predictions for it (None in k-NN)."""
+        """Take from a batch, as the data loader gives it, and the model's predictions for it (None in k-NN).
+
+        After a first failure, which is a warning in the log, further batches are passed over.
+        """
+        if not self.found.failed:
+            self.found.failed = True
+            with spared("this validation"):
+                self._add(batch, outputs)
+                self.found.failed = False
+
+    def _add(self, batch: dict, outputs: Sequence | None) -> None:
         for place, sample in enumerate(outputs if outputs is not None else batch["data_samples"]):
             repeated = get_rank() + self.passed * get_world_size() >= len(self.dataset)
             self.passed += 1
@@ -114,12 +138,16 @@ class Collector:
         elif "pred_sem_seg" in sample:
             maps = (part.data.squeeze(0).cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
             self.found.segmentations[index] = SegmentationSample(_read(self.dataset.get_data_info(index)), *maps)
-        if self.model is not None and isinstance(self.model.backbone, ViTEncoder):
-            self.found.attention[index] = self._attention(inputs)
+        model, self.model = self.model, None  # without attention, if this fails
+        if model is not None and isinstance(model.backbone, ViTEncoder):
+            with spared("attention"):
+                self.found.attention[index] = self._attention(model, inputs)
+                self.model = model
 
-    def _attention(self, inputs: Tensor) -> tuple[np.ndarray, AttentionMaps]:
+    @staticmethod
+    def _attention(model: nn.Module, inputs: Tensor) -> tuple[np.ndarray, AttentionMaps]:
         """One image as the encoder sees it (the middle of larger ones than it was built for), and the maps."""
-        preprocessor, encoder = self.model.data_preprocessor, self.model.backbone
+        preprocessor, encoder = model.data_preprocessor, model.backbone
         batch = preprocessor(dict(inputs=inputs.unsqueeze(0), data_samples=None), False)["inputs"]
         sides = [
             min(side, patches * encoder.patch_size)

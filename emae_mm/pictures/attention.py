@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emae_mm.errors import ConfigError
+from emae_mm.models.attention import GridAttention
 from emae_mm.pictures.figure import FONT, HEAT, add_caption, bare, new_figure, save
 
 SIDE = 1.12
@@ -56,7 +57,7 @@ def attention_probabilities(
     qkv = attention.qkv(tokens).unflatten(2, (3, attention.num_heads, attention.head_dim))
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     query, key = attention.q_norm(query), attention.k_norm(key)
-    if grid is not None and hasattr(attention, "with_positions"):
+    if grid is not None and isinstance(attention, GridAttention):
         query, key, _ = attention.with_positions(query, key, value, grid, grid)
     rows = slice(None) if queries is None else list(queries)
     logits = (query[:, :, rows].float() @ key.float().transpose(2, 3)) * attention.scale

@@ -1,7 +1,6 @@
 """Pictures of a transfer's last validation, beside its record."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from emae_mm.engine.layer_decay import unwrap
-from emae_mm.engine.shown import Collected, Collector
+from emae_mm.engine.shown import Collected, Collector, spared
 from emae_mm.engine.undisturbed import undisturbed
 from emae_mm.errors import ConfigError
 from emae_mm.leaderboard.records import RECORD_NAME, read_record, write_record
@@ -68,7 +67,7 @@ class PicturesHook(Hook):
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self.collector is not None:
-            with self._spared(runner, "this validation"), undisturbed(unwrap(runner.model)):
+            with undisturbed(unwrap(runner.model)):
                 self.collector.add(data_batch, outputs)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -93,7 +92,7 @@ class PicturesHook(Hook):
         with undisturbed(unwrap(runner.model)):
             for name, title, draw in self._drawings(collector.found):
                 path = folder / f"{name}.png"
-                with self._spared(runner, str(path)):
+                with spared(str(path)):
                     draw(path=path, caption=caption)
                     drawn[f"{FOLDER}/{path.name}"] = title
         record = Path(runner.work_dir) / RECORD_NAME
@@ -112,14 +111,6 @@ class PicturesHook(Hook):
         for metric in getattr(getattr(loop, "evaluator", None), "metrics", ()):
             for kind, evaluation in getattr(metric, "evaluations", {}).items():
                 self.curves[kind] = PrecisionRecall.of(evaluation)
-
-    @contextmanager
-    def _spared(self, runner, what: str) -> Iterator[None]:
-        """Whatever goes wrong with a picture, the run and its record go on."""
-        try:
-            yield
-        except Exception:
-            runner.logger.warning(f"{what}: not drawn; the result is not touched by this", exc_info=True)
 
     def _drawings(self, found: Collected) -> Iterator[Drawing]:
         classes = found.classes
