@@ -7,7 +7,7 @@ from pathlib import Path
 from emae_mm.checkpoints.describe import find_encoder, heads_of
 from emae_mm.checkpoints.formats import EncoderTensors, Format, all_formats, targets
 from emae_mm.checkpoints.formats.base import BLOCK_NAMES, FC_NORM, FIRST, REASONS, depth_of, first_match
-from emae_mm.checkpoints.reading import read_checkpoint
+from emae_mm.checkpoints.reading import Checkpoint, read_checkpoint
 from emae_mm.checkpoints.report import LoadReport, count, listed, permission
 from emae_mm.errors import CheckpointError, ConfigError
 from emae_mm.quiet import silence_known_noise
@@ -49,7 +49,7 @@ def convert(
     report = LoadReport(checkpoint.source, name, beside=found.beside, meta=checkpoint.meta)
     _select(found, all_formats()[to], permission(allow_missing), report)
     _check_shapes(found, checkpoint.source)
-    all_formats()[to].write(found, _meta(checkpoint.meta, name), out)
+    all_formats()[to].write(found, _meta(checkpoint, name), out)
     return report
 
 
@@ -122,8 +122,8 @@ def _check_shapes(found: EncoderTensors, source: str) -> None:
             )
 
 
-def _meta(meta: dict, name: str) -> dict:
+def _meta(checkpoint: Checkpoint, name: str) -> dict:
     """What goes on beside the encoder: this project's own words, or the method that a format stands for."""
-    if "method" in meta:
-        return dict(meta)
-    return {"method": "MAE"} if name == "mae" else {}
+    if "method" in checkpoint.meta:
+        return dict(checkpoint.meta)
+    return {"method": "MAE"} if name == "mae" or checkpoint.facts.get("model_type") == "vit_mae" else {}

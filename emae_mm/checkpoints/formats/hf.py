@@ -94,9 +94,10 @@ class HuggingFaceFormat(Format):
         kind = _model_type(encoder, meta)
         rules = FROM_TIMM if kind == "dinov2" else FROM_TIMM + VIT_ONLY
         tensors = rename(_split_qkv(encoder.tensors), lambda name: translate(name, rules))
+        config = json.dumps(_config(encoder, kind), indent=2) + "\n"
         out.mkdir(parents=True, exist_ok=True)
         write_safetensors(tensors, out / "model.safetensors")
-        write_text(out / "config.json", json.dumps(_config(encoder, kind), indent=2) + "\n")
+        write_text(out / "config.json", config)
 
 
 def _check_config(checkpoint: Checkpoint) -> None:
@@ -145,6 +146,9 @@ def _config(encoder: EncoderTensors, kind: str) -> dict:
         raise CheckpointError("config.json needs the number of attention heads, which this checkpoint does not say",
                               "give --num-heads N")  # fmt: skip
     tensors = encoder.tensors
+    for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight"):
+        if name not in tensors:
+            raise CheckpointError(f"config.json needs the shape of {name}, which is missing", "choose another format")
     width, channels, patch, _ = tensors["patch_embed.proj.weight"].shape
     hidden = len(tensors["blocks.0.mlp.fc1.weight"])
     side = round((tensors["pos_embed"].shape[1] - 1) ** 0.5)
