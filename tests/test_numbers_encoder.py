@@ -117,3 +117,48 @@ def test_decomposed_positions_at_another_size_are_resized_as_in_timms_sam(size):
         expected = theirs.forward_intermediates(images, indices=[0, 1], intermediates_only=True)
         for mine, other in zip(ours(images), expected, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-5, atol=2e-5)  # fp32 rounding
+
+
+@pytest.mark.parametrize("size", [(224, 224), (160, 96)], ids=str)
+def test_biases_of_every_block_are_those_of_timms_beit(size):
+    """UperNet's backbone: a table in every block, with the class token's three entries, and LayerScale."""
+    theirs = timm.create_model(
+        "beit_base_patch16_224", img_size=size, depth=2, num_classes=0, use_abs_pos_emb=True, init_values=0.1
+    ).eval()
+    randomise(theirs)
+    ours = DenseViT(dict(ARCH), img_size=size, rel_pos_bias="per_block", init_values=0.1, out_indices=(0, 1)).eval()
+    ours.load_state_dict(from_beit(theirs.state_dict()), strict=True)
+    images = torch.randn(1, 3, *size)
+    expected = theirs.forward_intermediates(images, indices=[0, 1], norm=False, intermediates_only=True)
+    found = ours(images)
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=2e-5)  # fp32 rounding
+    weights = [torch.randn_like(other) for other in expected]
+    sum((other * w).sum() for other, w in zip(expected, weights, strict=True)).backward()
+    sum((mine * w).sum() for mine, w in zip(found, weights, strict=True)).backward()
+    mine = gradients(ours)
+    for index in range(2):
+        q, _, v = mine.pop(f"blocks.{index}.attn.qkv.bias").chunk(3)  # BEiT's keys have no bias
+        mine |= {f"blocks.{index}.attn.qkv.bias.{name}": part for name, part in (("q", q), ("v", v))}
+    wanted = {key: value for key, value in from_beit(gradients(theirs)).items() if not key.endswith("qkv.bias")}
+    for index in range(2):
+        wanted |= {
+            f"blocks.{index}.attn.qkv.bias.{name}": theirs.blocks[index].attn.get_parameter(f"{name}_bias").grad
+            for name in ("q", "v")
+        }
+    compare_gradients(mine, wanted)
+
+
+def from_beit(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names of timm's BEiT as ours; the bias of queries, keys and values in one."""
+    renamed = {}
+    for name, value in tensors.items():
+        block, _, part = name.rpartition(".attn.")
+        if part == "relative_position_bias_table":
+            renamed[f"rel_pos.{block.split('.')[1]}.table"] = value
+        elif part == "q_bias":
+            parts = (value, torch.zeros_like(value), tensors[f"{block}.attn.v_bias"])
+            renamed[f"{block}.attn.qkv.bias"] = torch.cat(parts)
+        elif part not in ("v_bias", "k_bias", "relative_position_index") and not name.startswith(("norm.", "fc_norm")):
+            renamed[name.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
+    return renamed

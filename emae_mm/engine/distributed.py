@@ -62,7 +62,8 @@ def world_size() -> int:
     """Processes of this run, before or after the process group exists."""
     if torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    said = (os.environ.get(name) for name in ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    return int(next(filter(None, said), 1))
 
 
 def share_batch(cfg: Config, processes: int | None = None) -> None:
