@@ -34,7 +34,7 @@ class Detectron2CascadeRoIHead(CascadeRoIHead):
         bbox_roi_extractor, bbox_head: one config for all stages or a list of one for each; boxes regressed by class
             have no place in detectron2's cascade.
         mask_roi_extractor, mask_head: the one mask head, as for ``StandardRoIHead``.
-        train_cfg: a list, one for each stage, as for mmdet's; ``sampler`` of the later stages is ``PseudoSampler``, which
+        train_cfg: a list, one for each stage, as for mmdet's; the later stages' ``sampler`` is ``PseudoSampler``, which
             takes every box, and the first stage's ``mask_size`` is the one that counts.
         test_cfg: as for ``StandardRoIHead``.
 
