@@ -40,8 +40,8 @@ def show_place(path: str | Path, console: Console) -> None:
         rows += _published_for_orientation(record)
     console.print(_table(block, rows, compared))
     console.print(_sentence(block, rows, compared, quick), highlight=False, soft_wrap=True, markup=False)
-    for note in filter(None, (record.notes,)):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+    if record.notes:
+        console.print(f"note: {record.notes}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"record: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -78,9 +78,14 @@ def _table(block: Block, rows: Sequence[Row], ranked: bool) -> RichTable:
         rank = str(row.rank) if ranked and row.rank else "–"
         cells = [MARK if row.measured else "", rank, method_label(row), row.arch or "–", trained, *numbers]
         cells += [format_gap(row, block.metrics[block.primary])] if ranked else []
-        cells.append("this run" if row.measured else "; ".join(row.sources))
+        cells.append("this run" if row.measured else _sources(row))
         view.add_row(*map(escape, cells), style="bold" if row.measured else "dim")
     return view
+
+
+def _sources(row: Row) -> str:
+    more = f" and {len(row.sources) - 1} more" if len(row.sources) > 1 else ""
+    return f"{row.sources[0]}{more}" if row.sources else "–"
 
 
 def _sentence(block: Block, rows: Sequence[Row], ranked: bool, quick: bool) -> str:

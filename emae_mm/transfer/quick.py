@@ -11,7 +11,7 @@ from emae_mm.data.checks.config import DatasetConfig, plain_datasets
 from emae_mm.fileio import write_text
 from emae_mm.leaderboard.schema import QUICK_PREFIX
 
-STEPS = 3
+STEPS = 2
 """Optimiser steps of a quick run."""
 NEIGHBOURS = 5
 BANK_BATCHES = 8
