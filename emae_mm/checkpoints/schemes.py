@@ -46,22 +46,22 @@ def load_from_torchvision(filename: str, map_location=None) -> dict:
     """``torchvision://NAME``."""
     from mmengine.runner.checkpoint import get_torchvision_models
 
-    return _load_named(filename, get_torchvision_models(), map_location)
+    return _load_named(filename, _name(filename), get_torchvision_models(), map_location)
 
 
 def load_from_openmmlab(filename: str, map_location=None) -> dict:
     """``openmmlab://NAME``, or ``open-mmlab://NAME``."""
     from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models
 
-    name = filename.partition("://")[2]
-    return _load_named(get_deprecated_model_names().get(name, name), get_external_models(), map_location)
+    name = get_deprecated_model_names().get(_name(filename), _name(filename))
+    return _load_named(filename, name, get_external_models(), map_location)
 
 
 def load_from_mmcls(filename: str, map_location=None) -> dict:
     """``mmcls://NAME``: the backbone of a classification model."""
     from mmengine.runner.checkpoint import get_mmcls_models
 
-    content = _load_named(filename, get_mmcls_models(), map_location)
+    content = _load_named(filename, _name(filename), get_mmcls_models(), map_location)
     state = content.get("state_dict", content)
     backbone = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
     return {"state_dict": backbone}
@@ -79,8 +79,11 @@ def load_from_refused(filename: str, map_location=None) -> dict:
     )
 
 
-def _load_named(filename: str, addresses: dict[str, str], map_location) -> dict:
-    name = filename.partition("://")[2] or filename
+def _name(filename: str) -> str:
+    return filename.partition("://")[2]
+
+
+def _load_named(filename: str, name: str, addresses: dict[str, str], map_location) -> dict:
     if name not in addresses:
         raise CheckpointError(f"no checkpoint is named {filename}", "check the name in the library's model zoo")
     address = addresses[name]
