@@ -47,7 +47,7 @@ def test_fine_tuning_runs_and_trains_every_parameter(name, data, tmp_path):
     options = {"train_cfg.max_epochs": 2, "train_cfg.val_interval": 2}
     record, state, _ = run(f"classification/{name}", data / "classification", tmp_path, **options)
     assert record["task"] == "imagenet-finetune" and "finetune" in record["protocol"]
-    assert [metric["name"] for metric in record["metrics"]] == ["top1"]
+    assert 0 <= record["metrics"]["top1"]["value"] <= 100
     torch.manual_seed(0)
     untrained = MODELS.build(Config.fromfile(find_config(f"classification/{name}")).model)
     constant = {key for key, value in untrained.named_parameters() if value.unique().numel() == 1}

@@ -75,7 +75,8 @@ def transfer_command(request: Request, machine: dict[str, Any], console: Console
         console.print("finished before; nothing is run", highlight=False)
     else:
         check_schedule(cfg)
-        check_precision(cfg)
+        if job.machine.launcher != "slurm":  # whose nodes have another hardware than this machine
+            check_precision(cfg)
         check_encoder(cfg)
         if job.quick_batch is not None:
             write_parts(configure_in_full(job), cfg)

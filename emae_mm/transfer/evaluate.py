@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from rich.console import Console
 
+from emae_mm.checkpoints.reading import read_torch_file
 from emae_mm.engine.command import parse_options
 from emae_mm.engine.work_dir import latest_checkpoint
 from emae_mm.errors import ConfigError
@@ -72,6 +74,7 @@ def evaluate_command(
         multi_scale=multi_scale,
         options={name: value for name, value in options.items() if value},
     )
+    job = replace(job, remark=_unfinished(configure(job), found.checkpoint))
     cfg = configure(job)
     if status := finish(job, cfg, console):
         return status
@@ -104,6 +107,17 @@ def find_run(run: Path, config: str | None = None) -> Finished:
 def _config_copy(folder: Path) -> Path | None:
     """The config that mmengine's Runner writes into a work directory."""
     return next(iter(sorted(folder.glob("*.py"), key=lambda path: -path.stat().st_mtime)), None)
+
+
+def _unfinished(cfg: Config, checkpoint: Path | None) -> str:
+    """What to add to the protocol of a checkpoint that has been trained for less long than its config says."""
+    loop = cfg.get("train_cfg") or {}
+    done = read_torch_file(checkpoint).get("meta") if checkpoint else None
+    for unit, length in (("epoch", loop.get("max_epochs")), ("iter", loop.get("max_iters"))):
+        reached = done.get(unit) if isinstance(done, dict) else None
+        if length is not None and reached is not None and reached < length:
+            return f", stopped at {unit} {reached} of {length}"
+    return ""
 
 
 def _complete(path: Path, found: Finished, console: Console) -> None:

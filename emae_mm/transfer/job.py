@@ -30,6 +30,7 @@ class Job:
         machine: where it runs.
         test: evaluate only.
         multi_scale: with the config's test-time augmentation.
+        remark: ends the record's protocol, where what is tested is not what the protocol yields.
         quick_batch: images each process takes at a step of a quick run; None: the config's own schedule.
         small: a small variant: its batch is what one process takes, and the data are named after their folder.
         options: further arguments of :func:`emae_mm.engine.launch.prepare_config`.
@@ -41,6 +42,7 @@ class Job:
     machine: Machine
     test: bool = False
     multi_scale: bool = False
+    remark: str = ""
     quick_batch: int | None = None
     small: bool = False
     options: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +90,7 @@ def configure_in_full(job: Job) -> Config:
         _only_test(cfg)
     if job.multi_scale:
         use_several_scales(cfg)
+    cfg.record.protocol += job.remark
     return cfg
 
 

@@ -33,7 +33,8 @@ def shorten(cfg: Config, batch: int, processes: int) -> None:
     """
     total = batch * processes
     evaluated = EVALUATED_BATCHES * total
-    steps = f"{STEPS} steps of {total} images" if cfg.get("train_cfg") else f"{BANK_BATCHES * total} images as the bank"
+    images = "1 image" if total == 1 else f"{total} images"
+    steps = f"{STEPS} steps of {images}" if cfg.get("train_cfg") else f"{BANK_BATCHES * total} images as the bank"
     if cfg.get("train_cfg"):
         _shorten_training(cfg, batch, total)
     for split in ("val", "test"):
