@@ -33,7 +33,7 @@ def mean_of_versions(model: nn.Module, batch: dict[str, Sequence]) -> list[Any]:
         for total, sample in zip(totals, model.test_step(version), strict=True):
             total += sample.seg_logits.data.softmax(dim=0)
     for sample, total in zip(samples, totals, strict=True):
-        sample.pop("seg_logits")
+        del sample.seg_logits
         sample.set_data(dict(pred_sem_seg=PixelData(data=total.argmax(dim=0, keepdim=True))))
     return samples
 
