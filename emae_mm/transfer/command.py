@@ -1,10 +1,10 @@
 """``emae-mm transfer``: from a checkpoint and a task to a record and its place."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from rich.console import Console
 
 from emae_mm.data.checks import check_config_data
@@ -14,8 +14,8 @@ from emae_mm.engine.launch import is_finished
 from emae_mm.engine.precision import check_precision
 from emae_mm.engine.schedule import check_schedule
 from emae_mm.leaderboard.records import RECORD_NAME
-from emae_mm.suite.run import FILE_WIDTH
 from emae_mm.transfer.checks import Start, check_config, check_encoder, find_data, look_at
+from emae_mm.transfer.console import say, standard_output
 from emae_mm.transfer.job import Job, configure, configure_in_full
 from emae_mm.transfer.machine import Machine, choose_machine
 from emae_mm.transfer.place import show_place
@@ -67,32 +67,31 @@ def transfer_command(request: Request, machine: dict[str, Any], console: Console
     job = plan(request, choose_machine(**machine))
     cfg = configure(job)
     check_config(cfg, task, job.machine.processes)
-    console.print(f"{job.title}: {cfg.record.protocol}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"on {job.machine.title}, in {job.work_dir}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{job.title}: {cfg.record.protocol}\non {job.machine.title}, in {job.work_dir}")
     if cfg.record.get("notes"):
-        console.print(cfg.record.notes, highlight=False, markup=False, soft_wrap=True)
+        say(console, cfg.record.notes)
     if is_finished(cfg):
-        console.print("finished before; nothing is run", highlight=False)
+        say(console, "finished before; nothing is run")
     else:
-        check_schedule(cfg)
-        if job.machine.launcher != "slurm":  # whose nodes have another hardware than this machine
-            check_precision(cfg)
-        check_encoder(cfg)
-        if job.quick_batch is not None:
-            write_parts(configure_in_full(job), cfg)
-        if job.machine.processes > 1:  # one process checks its data itself
-            data = cfg.copy()
-            read_classes(data)
-            check_config_data(data)
+        _check_before(job, cfg)
         if status := finish(job, cfg, console):
             return status
     show_place(Path(job.work_dir) / RECORD_NAME, console)
     return 0
 
 
-def standard_output() -> Console:
-    """A console on standard output; a file holds wider tables than rich supposes."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+def _check_before(job: Job, cfg: Config) -> None:
+    """What one look can tell, once, before any process is started."""
+    check_schedule(cfg)
+    if job.machine.launcher != "slurm":  # its nodes have other hardware than this machine
+        check_precision(cfg)
+    check_encoder(cfg)
+    if job.quick_batch is not None:
+        write_parts(configure_in_full(job), cfg)
+    if job.machine.processes > 1:  # one process checks its data itself
+        data = cfg.copy()
+        read_classes(data)
+        check_config_data(data)
 
 
 def plan(request: Request, machine: Machine) -> Job:
@@ -137,19 +136,14 @@ def _options(request: Request, begin: Start, data_root: Path | None) -> dict[str
     return {name: value for name, value in options.items() if value not in (None, False, [], {})}
 
 
-def finish(job: Job, cfg, console: Console) -> int:
+def finish(job: Job, cfg: Config, console: Console) -> int:
     """Run a job to its end; what interrupted or stopped it can be gone on from, and is said."""
     again = f"the same command goes on from the last checkpoint in {job.work_dir}"
     try:
         status = start(job, cfg, console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; {again}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"interrupted; {again}")
         return INTERRUPTED
     if status not in (0, 2):  # 2: an error the user can mend, which has been printed
-        console.print(
-            f"stopped with exit status {status}; the log is below {job.work_dir}, and {again}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        say(console, f"stopped with exit status {status}; the log is below {job.work_dir}, and {again}")
     return status

@@ -13,7 +13,8 @@ from emae_mm.engine.work_dir import latest_checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.leaderboard.records import RECORD_NAME, read_record, write_record
 from emae_mm.paths import find_config
-from emae_mm.transfer.command import finish, standard_output
+from emae_mm.transfer.command import finish
+from emae_mm.transfer.console import say, standard_output
 from emae_mm.transfer.job import Job, configure
 from emae_mm.transfer.machine import choose_machine
 from emae_mm.transfer.place import show_place
@@ -130,4 +131,4 @@ def _complete(path: Path, found: Finished, console: Console) -> None:
     if old and old.primary in record.metrics:
         then, now = (each.metrics[old.primary].value for each in (old, record))
         same = "the same as" if then == now else f"{now - then:+.4g} from"
-        console.print(f"{old.primary} {now:.6g}, {same} in the run's own record", highlight=False)
+        say(console, f"{old.primary} {now:.6g}, {same} in the run's own record")

@@ -13,6 +13,7 @@ from emae_mm.leaderboard.rows import Row
 from emae_mm.leaderboard.schema import QUICK_PREFIX, Record
 from emae_mm.leaderboard.tables import Block, build
 from emae_mm.leaderboard.view import format_gap, format_value, method_label, metric_heading
+from emae_mm.transfer.console import say
 
 MARK = ">"
 """Stands before the row of this run."""
@@ -39,10 +40,10 @@ def show_place(path: str | Path, console: Console) -> None:
     if quick:
         rows += _published_for_orientation(record)
     console.print(_table(block, rows, compared))
-    console.print(_sentence(block, rows, compared, quick), highlight=False, soft_wrap=True, markup=False)
+    say(console, _sentence(block, rows, compared, quick))
     if record.notes:
-        console.print(f"note: {record.notes}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"record: {path}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"note: {record.notes}")
+    say(console, f"record: {path}")
 
 
 def _block_of(tables: Sequence, protocol: str, record: Record) -> Block:

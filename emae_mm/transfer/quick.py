@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from emae_mm.data.checks import check_dataset
 from emae_mm.data.checks.config import DatasetConfig, plain_datasets
 from emae_mm.fileio import write_text
 from emae_mm.leaderboard.schema import QUICK_PREFIX
@@ -105,9 +106,13 @@ def write_parts(full: Config, short: Config) -> None:
     Args:
         full: the config before :func:`shorten`.
         short: the same after it.
+
+    Raises:
+        DataError: the annotation file cannot be used.
     """
     for before, after in zip(_evaluated(full), _evaluated(short), strict=True):
         if before.kind == "coco" and not (target := Path(after.cfg["ann_file"])).is_file():
+            check_dataset(before.cfg)
             source = before.path(before.cfg["ann_file"])
             write_text(target, json.dumps(_first(json.loads(source.read_text(encoding="utf-8")), after.cfg["indices"])))
 
