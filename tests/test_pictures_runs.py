@@ -262,6 +262,16 @@ class _Sample(SimpleNamespace):
         return vars(self).get(name)
 
 
+def test_of_several_versions_of_an_image_the_first_is_shown(monkeypatch):
+    kept = []
+    monkeypatch.setattr(shown.Collector, "_keep", lambda self, index, sample, inputs: kept.append((index, inputs)))
+    collector = shown.Collector(Labelled(), 7, 0.5, None)
+    samples = [_Sample({"img_path": f"{index}.png"}) for index in range(2)]
+    collector.add(dict(inputs=[["a", "b"], ["a mirrored", "b mirrored"]]), samples)
+    collector.add(dict(inputs=["c", "d"]), [_Sample({"img_path": f"{index}.png"}) for index in range(2, 4)])
+    assert kept == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+
+
 def test_two_processes_count_each_image_once(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

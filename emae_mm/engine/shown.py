@@ -102,6 +102,9 @@ class Collector:
                 self.found.failed = False
 
     def _add(self, batch: dict, outputs: Sequence | None) -> None:
+        inputs = batch["inputs"]
+        if isinstance(inputs[0], (list, tuple)):
+            inputs = inputs[0]  # the first of several versions of each image (a multi-scale test)
         for place, sample in enumerate(outputs if outputs is not None else batch["data_samples"]):
             repeated = get_rank() + self.passed * get_world_size() >= len(self.dataset)
             self.passed += 1
@@ -111,7 +114,7 @@ class Collector:
                 self._count(sample)
             index = self.wanted.get(sample.get("img_path"))
             if index is not None:
-                self._keep(index, sample, batch["inputs"][place])
+                self._keep(index, sample, inputs[place])
 
     def count_labels(self, truth: Tensor, predicted: Tensor) -> None:
         """Add (n,) true and predicted classes of images to the confusion matrix."""
