@@ -46,11 +46,8 @@ def randomise(model: nn.Module) -> nn.Module:
 
 
 def timm_model(**options) -> nn.Module:
-    return randomise(
-        timm.models.VisionTransformer(
-            img_size=SIZE, patch_size=PATCH, **{**ARCH, "num_classes": 0, **options}
-        )
-    )  # fmt: skip
+    standard = dict(img_size=SIZE, patch_size=PATCH, num_classes=0, **ARCH)
+    return randomise(timm.models.VisionTransformer(**{**standard, **options}))
 
 
 def timm_safetensors(folder: Path) -> Foreign:
