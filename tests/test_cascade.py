@@ -224,11 +224,15 @@ def test_raw_outputs(scene):
     assert masks.shape == (60, CLASSES, 28, 28)
 
 
-def test_an_image_without_objects(scene):
+@pytest.mark.parametrize("empty", [1, 2])
+def test_images_without_objects(empty, scene):
     maps, proposals, samples = scene
-    nothing = samples[0].gt_instances
-    samples[0].gt_instances = nothing[:0]
-    losses = build().loss(maps, proposals, samples)
+    for sample in samples[:empty]:
+        sample.gt_instances = sample.gt_instances[:0]
+    head = build()
+    losses = head.loss(maps, proposals, samples)
+    sum(value for name, value in losses.items() if "loss" in name).backward()
+    assert all(p.grad is not None for p in head.parameters()), "processes would wait for each other's gradients"
     assert all(value.isfinite().all() for value in losses.values())
 
 

@@ -1,6 +1,7 @@
 # COCO format with large-scale jitter: resize by 0.1 to 2.0, crop and pad to 1024, then flip (protocol 5.3).
 # Below data_root: annotations/instances_{train,val}2017.json, train2017/, val2017/.
-# Images are resized by Pillow, as detectron2 does: shrinking averages, where OpenCV's bilinear resize skips pixels.
+# As in detectron2, images are resized by Pillow (shrinking averages, where OpenCV's bilinear resize skips pixels), and
+# a crop that shows no object is kept ("keep_empty=False": no other image is drawn in its place).
 data_root = "data/coco"
 
 train_pipeline = [
@@ -10,7 +11,7 @@ train_pipeline = [
     dict(
         type="RandomCrop", crop_type="absolute", crop_size=(1024, 1024), recompute_bbox=True, allow_negative_crop=True
     ),
-    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
+    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),
     # the mean colour (blue, green, red), zero after normalisation; before the flip, so that padding is on either side
     dict(type="Pad", size=(1024, 1024), pad_val=dict(img=(103.53, 116.28, 123.675), masks=0)),
     dict(type="RandomFlip", prob=0.5),
