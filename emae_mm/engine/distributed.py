@@ -6,6 +6,7 @@ import subprocess
 import torch
 from mmengine.config import Config
 
+from emae_mm.engine.passes import accumulate_iterations
 from emae_mm.errors import ConfigError
 
 FSDP = "emae_mm.FSDPStrategy"
@@ -70,7 +71,7 @@ def share_batch(cfg: Config, processes: int | None = None) -> None:
     """Make the batch of one optimiser step ``global_batch_size`` images, however many processes share it.
 
     ``train_dataloader.batch_size`` is what one process is meant to hold at once: fewer images a process make it
-    smaller, more are accumulated over several passes (epoch-based training) or make it larger (iteration-based).
+    smaller, more are accumulated over several passes, for which an iteration-based schedule is stretched.
 
     Args:
         cfg: changed in place.
@@ -98,7 +99,7 @@ def share_batch(cfg: Config, processes: int | None = None) -> None:
     by_epoch = cfg.train_cfg.get("type", "EpochBasedTrainLoop") == "EpochBasedTrainLoop" or cfg.train_cfg.get(
         "by_epoch"
     )
-    if share <= loader.batch_size or not by_epoch:
+    if share <= loader.batch_size:
         loader.batch_size = share
         return
     if share % loader.batch_size:
@@ -107,7 +108,10 @@ def share_batch(cfg: Config, processes: int | None = None) -> None:
             f"train_dataloader.batch_size={loader.batch_size}",
             f"set train_dataloader.batch_size to a divisor of {share}",
         )
-    cfg.optim_wrapper.accumulative_counts = share // loader.batch_size
+    if by_epoch:
+        cfg.optim_wrapper.accumulative_counts = share // loader.batch_size
+    else:
+        accumulate_iterations(cfg, share // loader.batch_size)
 
 
 def adapt_to_cpu(cfg: Config) -> None:

@@ -1,5 +1,6 @@
 """From a config file to a finished run."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,12 +139,12 @@ def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = 
 
     silence_known_noise()
     _mend_mmseg_name()
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     _require_start(cfg)
     check_schedule(cfg)
     check_precision(cfg)
     check_tracker(cfg)
-    share_batch(cfg.copy())  # done when the runner is built; said now, if it cannot be
+    share_batch(copy.deepcopy(cfg))  # done when the runner is built; said now, if it cannot be
     init_distributed(cfg.launcher)
     check_layouts(cfg)
     read_classes(cfg)
@@ -173,7 +174,7 @@ def test(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool =
             f"{Path(cfg.filename).name} has no test data (test_dataloader)",
             "test transfer configs; pre-training is judged by transferring its encoder.pth",
         )
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     for key in ("train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler"):
         cfg.pop(key, None)
     for key in ("val_cfg", "val_dataloader", "val_evaluator"):

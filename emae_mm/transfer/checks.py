@@ -1,5 +1,6 @@
 """What is looked at before a transfer starts, beside what every run checks by itself."""
 
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def check_config(cfg: Config, task: Task, processes: int) -> None:
             f"{Path(cfg.filename).name} is a config of {cfg.record.task}, not of --task {task.name}",
             f"choose a config whose record.task is {task.record_task!r}, or another --task",
         )
-    share_batch(cfg.copy(), processes)
+    share_batch(copy.deepcopy(cfg), processes)
 
 
 def check_encoder(cfg: Config) -> None:
