@@ -19,8 +19,9 @@ INTERPRETER = $(or $(PYTHON),python3)
 demo: $(STAMP)
 	$(BIN)/emae-mm demo $(ARGS)
 
+# One thread a process: as many processes as cores share the files of tests, four at most (each takes some GB).
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/python -c "import ruff, pre_commit" 2>/dev/null || $(PIP) install -c constraints.txt -e '.[dev]'
