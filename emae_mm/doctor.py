@@ -76,12 +76,12 @@ def check_python() -> Check:
 
 
 def check_torch() -> Check:
-    """Torch is 2.4 or later; which kernels it has for this CPU."""
+    """Torch is 2.6 or later; which kernels it has for this CPU."""
     torch, reason = try_import("torch")
     if torch is None:
-        return Check("torch", FAIL, reason, "pip install 'torch>=2.4' torchvision")
-    if _release(torch.__version__) < (2, 4):
-        return Check("torch", FAIL, torch.__version__, "pip install -U 'torch>=2.4' torchvision")
+        return Check("torch", FAIL, reason, "pip install 'torch>=2.6' torchvision")
+    if _release(torch.__version__) < (2, 6):
+        return Check("torch", FAIL, torch.__version__, "pip install -U 'torch>=2.6' torchvision")
     return Check("torch", OK, f"{torch.__version__}, CPU kernels {torch.backends.cpu.get_cpu_capability()}")
 
 

@@ -1,5 +1,6 @@
 """What a checkpoint format is, and the names that all formats are translated to."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -152,6 +153,10 @@ def with_class_position(positions: Tensor) -> Tensor:
     return torch.cat([flat.new_zeros(1, 1, flat.shape[-1]), flat], dim=1)
 
 
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
+
+
 def depth_of(tensors: Mapping[str, Tensor]) -> int:
     """Number of blocks."""
     blocks = [int(name.split(".")[1]) for name in tensors if re.match(r"blocks\.\d+\.", name)]
@@ -171,7 +176,7 @@ def to_plain(found: EncoderTensors, checkpoint: Checkpoint) -> EncoderTensors:
     """
     fill_absent_biases(found.tensors)
     positions = found.tensors.get("pos_embed")
-    if positions is not None and (positions.ndim == 4 or round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]):
+    if positions is not None and (positions.ndim == 4 or (positions.ndim == 3 and _is_square(positions.shape[1]))):
         found.tensors["pos_embed"] = with_class_position(positions)
     found.num_heads = checkpoint.facts.get("num_heads")
     return found

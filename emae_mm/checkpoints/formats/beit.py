@@ -12,6 +12,7 @@ from torch import Tensor
 
 from emae_mm.checkpoints.formats.base import EncoderTensors, Format, Rule, depth_of, fill_absent_biases, split_off
 from emae_mm.checkpoints.reading import Checkpoint
+from emae_mm.errors import CheckpointError
 
 MARK = re.compile(r"(backbone\.|encoder\.|)blocks\.0\.(gamma_1|attn\.q_bias|attn\.relative_position_bias_table)")
 SHARED_MARK = re.compile(r"(backbone\.|encoder\.|)rel_pos_bias\.relative_position_bias_table")
@@ -36,7 +37,9 @@ def is_beit(names: Iterable[str]) -> bool:
 def join_biases(tensors: dict[str, Tensor]) -> None:
     """Put query and value biases into one bias with zeros for the keys, in place; zeros are exact."""
     for name in [name for name in tensors if name.endswith("attn.q_bias")]:
-        query, value = tensors.pop(name), tensors.pop(name.replace("q_bias", "v_bias"))
+        query, value = tensors.pop(name), tensors.pop(name.replace("q_bias", "v_bias"), None)
+        if value is None:
+            raise CheckpointError(f"{name} has no v_bias beside it", "the file may be incomplete: copy it again")
         key = tensors.pop(name.replace("q_bias", "k_bias"), torch.zeros_like(query))
         tensors[name.replace("q_bias", "qkv.bias")] = torch.cat([query, key, value])
 

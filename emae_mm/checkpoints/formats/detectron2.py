@@ -3,6 +3,8 @@
 import pickle
 from pathlib import Path
 
+import torch
+
 from emae_mm.checkpoints.formats.base import FC_NORM, REL_POS, EncoderTensors, Format, rename, split_off, to_plain
 from emae_mm.checkpoints.reading import Checkpoint
 from emae_mm.checkpoints.writing import write_tensors
@@ -35,6 +37,7 @@ class Detectron2Format(Format):
             write_tensors(tensors, out, lambda tensors: {"model": tensors})
             return
         # with "__author__" detectron2 takes the file for one of its own, and the names as they are
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        # numpy has no bfloat16, whose values float32 holds exactly
+        arrays = {n: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for n, t in tensors.items()}
         content = {"model": arrays, "__author__": "emae_mm"}
         write_atomically(out, lambda file: pickle.dump(content, file, protocol=4))
