@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 from mmengine.registry import TRANSFORMS, DefaultScope
+from protocol_docs import PAGE, with_tables
 from protocol_tables import (
     SECTIONS,
     batch,
@@ -197,3 +198,8 @@ def test_every_rule_for_small_variants_is_needed(rule):
     changed = {key for name in configs for key in differences(name, full_size_base(name))}
     assert [p for p in rule["keys"] if not any(fnmatchcase(key, p) for key in changed)] == []
     assert rule["reason"].strip()
+
+
+def test_the_page_of_protocols_has_the_tables_numbers():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page), "run: python tests/protocol_docs.py"

@@ -9,4 +9,4 @@
 _base_ = "finetune_vit-base-p16_8xb128-100e_in1k.py"
 
 model = dict(backbone=dict(arch="large", drop_path_rate=0.2), head=dict(in_channels=1024))
-record = dict(protocol="rc-mae-finetune-100e")
+record = dict(protocol="rc-mae-finetune-vit-l-100e")

@@ -10,4 +10,4 @@ _base_ = "finetune_vit-base-p16_8xb128-100e_in1k.py"
 model = dict(backbone=dict(arch="small"), head=dict(in_channels=384))
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.75))
 train_cfg = dict(max_epochs=200)
-record = dict(protocol="rc-mae-finetune-200e")
+record = dict(protocol="rc-mae-finetune-vit-s-200e")

@@ -6,4 +6,4 @@
 _base_ = "finetune-rc-mae_vit-small-p16_8xb128-200e_in1k.py"
 
 train_cfg = dict(max_epochs=300)
-record = dict(protocol="rc-mae-finetune-300e")
+record = dict(protocol="rc-mae-finetune-vit-s-300e")
