@@ -218,6 +218,25 @@ def test_bad_input(tmp_path):
         convert(tmp_path / "packed.pth", tmp_path / "out.pth", "timm")
 
 
+@pytest.mark.parametrize("to", ["detectron2", "hf", "timm"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_floats_keep_their_values(tmp_path, to, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in foreign.timm_model().state_dict().items()}
+    torch.save(state, tmp_path / "short.pth")
+    convert(tmp_path / "short.pth", tmp_path / to / out_name(to), to, num_heads=3)
+    got = tensors_of(tmp_path / to / out_name(to))
+    assert got.keys() == state.keys()
+    assert all(torch.equal(tensor.float(), state[name].float()) for name, tensor in got.items())
+
+
+def test_a_file_without_its_value_biases_is_damaged(tmp_path):
+    state = foreign.beit_model(use_abs_pos_emb=True).state_dict()
+    del state["blocks.1.attn.v_bias"]
+    torch.save(state, tmp_path / "beit.pth")
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.attn\.q_bias has no v_bias beside it"):
+        convert(tmp_path / "beit.pth", tmp_path / "out.pth", "timm")
+
+
 def test_command(tmp_path):
     model, out = foreign.mae_pretraining(tmp_path), tmp_path / "out.pth"
     command = ["convert", str(model.source), str(out), "--to", "timm"]
