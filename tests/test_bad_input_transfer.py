@@ -309,7 +309,7 @@ def test_amp_replaces_float16_of_a_published_config(work):
     """The published recipes have a loss scaler; on a CPU --amp computes in bfloat16, which needs none."""
     from emae_mm.engine.precision import check_precision
 
-    config = "segmentation/upernet-cae_vit-base_8xb2-160k_ade20k-512x512"
+    config = "detection/vitdet_mask-rcnn_vit-base_8xb8-lsj-100e_coco"
     with pytest.raises(ConfigError, match="does not run on a CPU"):
         check_precision(launch.prepare_config(config, work_dir=work))
     cfg = launch.prepare_config(config, work_dir=work, amp=True)
@@ -328,11 +328,9 @@ def test_a_batch_that_does_not_divide_among_processes(folder, coco, ade20k, work
     error = refused(cfg, ConfigError, "global_batch_size=64 does not divide among 3 processes")
     assert "multiple of 3" in error.fix
     monkeypatch.setenv("WORLD_SIZE", "2")
-    if config == LINEAR:  # counted in epochs: larger shares are accumulated
-        cfg = prepare(
-            config, work, root, {"global_batch_size": 10, "train_dataloader.batch_size": 2}, launcher="pytorch"
-        )
-        refused(cfg, ConfigError, r"has 5 images a step, which is no multiple of train_dataloader\.batch_size=2")
+    options = {"global_batch_size": 10, "train_dataloader.batch_size": 2}  # larger shares are accumulated
+    cfg = prepare(config, work, root, options, launcher="pytorch")
+    refused(cfg, ConfigError, r"has 5 images a step, which is no multiple of train_dataloader\.batch_size=2")
 
 
 @pytest.mark.parametrize("k", [[1, 5], [0, 1]])
