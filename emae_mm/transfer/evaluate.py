@@ -100,7 +100,7 @@ def find_run(run: Path, config: str | None = None) -> Finished:
             "give the config of the checkpoint with --config FILE",
         )
     checkpoint = latest_checkpoint(run) if run.is_dir() else run
-    if checkpoint is None and "train_cfg" in path.read_text(encoding="utf-8") and not config:
+    if checkpoint is None and Config.fromfile(path).get("train_cfg"):
         raise ConfigError(f"{run} holds no checkpoint yet", "finish that run first: call the same command again")
     return Finished(path, checkpoint, folder)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from emae_mm.data.checks.config import plain_datasets
 from emae_mm.errors import ConfigError
 from emae_mm.paths import configs_dir
 
@@ -25,6 +26,7 @@ def use_several_scales(cfg: Config) -> None:
             f"leave it out; segmentation protocols have one ({name}{SUFFIX}.py would be it)",
         )
     several = Config.fromfile(found)
-    cfg.test_dataloader.dataset.pipeline = several.test_dataloader.dataset.pipeline
+    for dataset in plain_datasets(cfg.test_dataloader.dataset):  # a run's copy of its config has them wrapped
+        dataset.cfg["pipeline"] = several.test_dataloader.dataset.pipeline
     cfg.test_cfg = several.test_cfg
     cfg.record.protocol = f"{cfg.record.protocol}{SUFFIX.replace('_', '-')}"

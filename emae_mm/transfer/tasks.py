@@ -154,6 +154,10 @@ _TASKS = (
             BASE: "segmentation/upernet-cae_vit-base_8xb2-160k_ade20k-512x512.py",
             LARGE: "segmentation/upernet-cae_vit-large_8xb2-160k_ade20k-512x512.py",
         },
+        {
+            DEMO_ARCH: "segmentation/demo/upernet-cae_vit-demo_demo.py",
+            TINY_ARCH: "segmentation/tiny/upernet-cae_vit-tiny64_ade20k.py",
+        },
         quick_batch=2,
     ),
 )
