@@ -36,7 +36,7 @@ def _plain_config_files(monkeypatch):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_small_detector_trains_and_evaluates(name, scenes, tmp_path, monkeypatch):
-    options = {"train_cfg.max_iters": STEPS, "train_cfg.val_interval": STEPS, "train_dataloader.batch_size": 4}
+    options = {"train_cfg.max_iters": STEPS, "train_cfg.val_interval": STEPS, "global_batch_size": 4}
     cfg = launch.prepare_config(
         f"detection/{name}", data_root=scenes, pretrained="random", work_dir=tmp_path, cfg_options=options
     )

@@ -23,6 +23,7 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=18
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=64)
+global_batch_size = 64
 
 log_processor = dict(by_epoch=False)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1844))

@@ -19,6 +19,7 @@ val_evaluator = _base_.small_evaluator
 test_evaluator = val_evaluator
 
 max_iters = _base_.small_iters
+global_batch_size = _base_.small_train_loader.batch_size
 optim_wrapper = dict(
     _delete_=True,
     type="OptimWrapper",

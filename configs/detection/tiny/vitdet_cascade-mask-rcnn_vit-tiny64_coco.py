@@ -29,6 +29,7 @@ val_dataloader = _base_.small_test_loader
 test_dataloader = val_dataloader
 
 max_iters = _base_.small_iters
+global_batch_size = _base_.small_train_loader.batch_size
 optim_wrapper = dict(
     _delete_=True,
     type="OptimWrapper",
