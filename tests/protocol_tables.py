@@ -155,11 +155,15 @@ def batch(name: str) -> int:
 
 
 def look_up(root: Any, path: str) -> Any:
-    """A value by dotted path through attributes, keys and indices, as TOML would write it."""
-    if match := re.fullmatch(r"(len|type)\((.*)\)", path):
-        found = look_up_raw(root, match[2])
+    """A value by dotted path through attributes, keys and indices, as TOML would write it; ``"absent"`` if none is."""
+    match = re.fullmatch(r"(len|type)\((.*)\)", path)
+    try:
+        found = look_up_raw(root, match[2] if match else path)
+    except (AttributeError, IndexError, KeyError):
+        return "absent"
+    if match:
         return len(found) if match[1] == "len" else type(found).__name__
-    return plain(look_up_raw(root, path))
+    return plain(found)
 
 
 def look_up_raw(root: Any, path: str) -> Any:
