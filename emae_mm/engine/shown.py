@@ -105,27 +105,28 @@ class Collector:
         inputs = batch["inputs"]
         if isinstance(inputs[0], (list, tuple)):
             inputs = inputs[0]  # the first of several versions of each image (a multi-scale test)
-        for place, sample in enumerate(outputs if outputs is not None else batch["data_samples"]):
-            repeated = get_rank() + self.passed * get_world_size() >= len(self.dataset)
-            self.passed += 1
-            if repeated:  # the sampler gives some images twice to make the processes' shares equal
-                continue
-            if outputs is not None:
-                self._count(sample)
+        samples = list(outputs if outputs is not None else batch["data_samples"])
+        left = -(-(len(self.dataset) - get_rank()) // get_world_size()) - self.passed
+        self.passed += len(samples)
+        samples = samples[: max(left, 0)]  # the sampler repeats images to make the processes' shares equal
+        if outputs is not None and samples:
+            self._count(samples)
+        for sample, image in zip(samples, inputs, strict=False):
             index = self.wanted.get(sample.get("img_path"))
             if index is not None:
-                self._keep(index, sample, inputs[place])
+                self._keep(index, sample, image)
 
     def count_labels(self, truth: Tensor, predicted: Tensor) -> None:
         """Add (n,) true and predicted classes of images to the confusion matrix."""
         self._add_counts(truth.cpu().numpy(), predicted.cpu().numpy(), "images")
 
-    def _count(self, sample: Any) -> None:
-        if "pred_sem_seg" in sample:
-            maps = (part.data.squeeze(0).cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
-            self._add_counts(*maps, "pixels")
-        elif "pred_label" in sample:
-            self.count_labels(sample.gt_label, sample.pred_label)
+    def _count(self, samples: list) -> None:
+        if "pred_sem_seg" in samples[0]:
+            for sample in samples:
+                self._add_counts(*_label_maps(sample), "pixels")
+        elif "pred_label" in samples[0]:  # all at once: a matrix of 1000 classes is large
+            labels = [(sample.gt_label, sample.pred_label) for sample in samples]
+            self.count_labels(*(torch.cat(part) for part in zip(*labels, strict=True)))
 
     def _add_counts(self, truth: np.ndarray, predicted: np.ndarray, counted: str) -> None:
         self.found.confusion += count_confusion(truth, predicted, len(self.found.classes))
@@ -139,8 +140,8 @@ class Collector:
             detected = detected_instances(sample.pred_instances, self.threshold)
             self.found.detections[index] = DetectionSample(image, truth, detected)
         elif "pred_sem_seg" in sample:
-            maps = (part.data.squeeze(0).cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
-            self.found.segmentations[index] = SegmentationSample(_read(self.dataset.get_data_info(index)), *maps)
+            image = _read(self.dataset.get_data_info(index))
+            self.found.segmentations[index] = SegmentationSample(image, *_label_maps(sample))
         model, self.model = self.model, None  # without attention, if this fails
         if model is not None and isinstance(model.backbone, ViTEncoder):
             with spared("attention"):
@@ -201,6 +202,11 @@ def detected_instances(predicted: Any, threshold: float) -> Instances:
     kept = predicted[order[predicted.scores[order] >= threshold]]
     masks = kept.masks.cpu().numpy() if "masks" in kept else None
     return Instances(*(kept[name].cpu().numpy() for name in ("bboxes", "labels")), masks, kept.scores.cpu().numpy())
+
+
+def _label_maps(sample: Any) -> list[np.ndarray]:
+    """(H, W) true and predicted classes of mmseg's sample."""
+    return [part.data.squeeze(0).cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg)]
 
 
 def _read(info: dict) -> np.ndarray:
