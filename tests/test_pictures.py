@@ -373,6 +373,18 @@ def test_files_are_readable_small_and_the_same_each_time(tmp_path):
         assert width <= 1500 and height <= 1500 and path.stat().st_size < 1e6
 
 
+def test_dollar_signs_are_no_mathematics(tmp_path):
+    names = ["a $\\frac{ price", "$x_$"]
+    caption = "Data: $\\frac{, of US$ and A$."
+    confusion.draw_confusion(np.ones((2, 2), int), names, tmp_path / "matrix.png", caption=caption)
+    sample = SegmentationSample(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), int), np.ones((8, 8), int))
+    segmentation.draw_segmentation([sample], names, PALETTE, tmp_path / "map.png", caption=caption)
+    found = dataclasses.replace(crowd(2), labels=np.array([0, 1]))
+    pair = DetectionSample(np.zeros((96, 96, 3), np.uint8), found, found)
+    detections.draw_detections([pair], names, tmp_path / "objects.png", caption=caption, threshold=0.0)
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
 def test_wordnet_numbers_become_words_where_these_are_unambiguous():
     assert readable(("n01440764", "n02123045")) == ("tench", "tabby")
     cranes = ("n02012849", "n03126707")  # the bird and the machine

@@ -43,7 +43,7 @@ def add_caption(figure: "Figure", caption: str) -> None:
     """Put a caption below the figure, wrapped to its width; lines of the caption stay lines."""
     width = round(figure.get_figwidth() * LETTERS_AN_INCH)
     lines = [line for given in caption.splitlines() for line in textwrap.wrap(given, width)]
-    figure.supxlabel("\n".join(lines), fontsize=FONT, x=0.01, ha="left")
+    figure.supxlabel("\n".join(lines), fontsize=FONT, x=0.01, ha="left", parse_math=False)
 
 
 def save(figure: "Figure", path: str | Path) -> None:
@@ -52,5 +52,6 @@ def save(figure: "Figure", path: str | Path) -> None:
 
 
 def short(name: str) -> str:
-    """A class name that fits beside an axis."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+    """A class name that fits beside an axis, with dollar signs that matplotlib does not take for mathematics."""
+    fitting = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+    return fitting.replace("$", r"\$")
