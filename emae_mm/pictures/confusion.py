@@ -107,6 +107,6 @@ def draw_confused_pairs(
     axis.tick_params(axis="x", labelsize=FONT)
     axis.set_xlabel(f"% of the true class's {unit} (number: {unit})", fontsize=FONT)
     axis.spines[["top", "right"]].set_visible(False)
-    rule = f"The {len(pairs)} most frequent confusions, true class → predicted class." if pairs else "No confusion."
+    rule = "The most frequent confusions, true class → predicted class." if pairs else "No confusion."
     add_caption(figure, "\n".join(filter(None, [rule, caption])))
     save(figure, path)

@@ -119,6 +119,6 @@ def draw_class_values(
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=FONT,
                       frameon=False)  # fmt: skip
     absent = len(classes) - len(order)
-    note = f"{absent} classes do not occur in these images and are left out." if absent else ""
+    note = f"Left out, as they do not occur in these images: {absent} of {len(classes)} classes." if absent else ""
     add_caption(figure, "\n".join(filter(None, [note, caption])))
     save(figure, path)

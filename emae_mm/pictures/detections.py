@@ -112,7 +112,7 @@ def draw_detections(
         rule = f"Detections with a score of at least {threshold:g}. {left_out}".strip()
         add_caption(figure, "\n".join(filter(None, [rule, caption])))
 
-    describe("00 labels are left out for want of room.")  # keeps the room of that line
+    describe("Labels left out for want of room: 00.")  # keeps the room of that line
     figure.draw_without_rendering()  # the layout is settled before labels look for their places
     figure.set_layout_engine("none")
     left_out = sum(
@@ -120,7 +120,7 @@ def draw_detections(
         for row, pair in zip(axes, pairs, strict=True)
         for axis, one in zip(row, pair, strict=True)
     )
-    describe(f"{left_out} labels are left out for want of room." if left_out else "")
+    describe(f"Labels left out for want of room: {left_out}." if left_out else "")
     save(figure, path)
 
 
