@@ -20,9 +20,9 @@ from emae_mm.transfer.job import Job, configure, configure_in_full
 from emae_mm.transfer.machine import Machine, choose_machine
 from emae_mm.transfer.place import show_place
 from emae_mm.transfer.quick import write_parts
+from emae_mm.transfer.run import INTERRUPTED
 from emae_mm.transfer.start import start
 from emae_mm.transfer.tasks import Choice, choose, find_task
-from emae_mm.transfer.worker import INTERRUPTED
 
 WORK_DIRS = Path("work_dirs/transfer")
 
@@ -67,7 +67,7 @@ def transfer_command(request: Request, machine: dict[str, Any], console: Console
     job = plan(request, choose_machine(**machine))
     cfg = configure(job)
     check_config(cfg, task, job.machine.processes)
-    say(console, f"{job.title}: {cfg.record.protocol}\non {job.machine.title}, in {job.work_dir}")
+    say(console, f"{job.title}: {cfg.record.protocol}\n{job.machine.title}, writing to {job.work_dir}")
     if cfg.record.get("notes"):
         say(console, cfg.record.notes)
     if is_finished(cfg):

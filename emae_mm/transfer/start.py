@@ -34,7 +34,7 @@ def start(job: Job, cfg: Config, console: Console) -> int:
     """
     command = launch_command(job, os.environ)
     if command is None:
-        from emae_mm.transfer.worker import run_job
+        from emae_mm.transfer.run import run_job
 
         run_job(job, cfg, console)
         return 0
@@ -68,12 +68,13 @@ def launch_command(job: Job, environ: Mapping[str, str]) -> list[str] | None:
 def environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
     """What the processes find in their environment: no GPU where the CPU is meant, and their share of its cores."""
     own = dict(environ)
-    if job.machine.device == CPU:
+    on_cpu = job.machine.device == CPU
+    if on_cpu:
         own["CUDA_VISIBLE_DEVICES"] = ""
-        if job.machine.launcher == "pytorch":
-            own.setdefault("OMP_NUM_THREADS", str(threads_each(job.machine.processes)))
-    elif job.machine.launcher == "pytorch":
-        own.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own choice, which it would announce
+    if job.machine.launcher == "pytorch":
+        # with GPUs torchrun's and mmengine's own choice, which they would announce
+        threads = str(threads_each(job.machine.processes)) if on_cpu else "1"
+        own["MKL_NUM_THREADS"] = own.setdefault("OMP_NUM_THREADS", threads)
     return own
 
 
