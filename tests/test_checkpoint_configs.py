@@ -45,9 +45,10 @@ def sources(tmp_path_factory) -> tuple[dict[str, Path], dict[str, torch.Tensor]]
 @pytest.mark.parametrize("config", KINDS)
 def test_every_kind_of_transfer_takes_every_format(sources, config):
     written, expected = sources
+    cfg = launch.prepare_config(config, pretrained=str(written["timm"]))
+    assert cfg.model.backbone.pretrained == str(written["timm"])
     for to, source in written.items():
-        cfg = launch.prepare_config(config, pretrained=str(source))
-        backbone = MODELS.build(cfg.model.backbone)
+        backbone = MODELS.build({**cfg.model.backbone, "pretrained": str(source)})
         backbone.init_weights()
         got = backbone.state_dict()
         shared = [name for name in expected if name in got]
