@@ -83,6 +83,7 @@ def test_the_protocol_follows_the_encoders_size_and_a_quick_run_its_small_varian
     small = choose(linear, DEMO_ARCH, quick=True)
     assert small.small and not small.shorten and small.config.parent.name == "demo"
     assert choose(linear, "ViT-B/14", resampled=True).config == choose(linear, BASE).config
+    assert choose(linear, "ViT-128x4/16", quick=True, resampled=True).config == small.config
     own = choose(linear, "ViT-99x9/9", config="classification/linear-pooled_vit-base-p16_8xb2048-90e_in1k")
     assert own.config.stem.startswith("linear-pooled")
     with pytest.raises(ConfigError, match=r"no protocol for ViT-H/16; it has for .*ViT-B/16") as error:

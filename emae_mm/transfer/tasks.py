@@ -194,12 +194,17 @@ def choose(
     if config is not None:
         return Choice(find_config(config), shorten=quick)
     if resampled:
-        arch = next((name for name in task.protocols if name.split("/")[0] == arch.split("/")[0]), arch)
+        arch = _same_blocks(task, arch) or arch
     if quick and arch in task.small:
         return Choice(find_config(task.small[arch]), small=True)
     if arch in task.protocols:
         return Choice(find_config(task.protocols[arch]), shorten=quick)
     raise _no_protocol(task, arch)
+
+
+def _same_blocks(task: Task, arch: str) -> str | None:
+    """The encoder with a config that differs in nothing but its patch size."""
+    return next((name for name in (*task.protocols, *task.small) if name.split("/")[0] == arch.split("/")[0]), None)
 
 
 def _no_protocol(task: Task, arch: str) -> ConfigError:
@@ -210,8 +215,8 @@ def _no_protocol(task: Task, arch: str) -> ConfigError:
             f"add --quick for the small variant for {arch}, or {own}",
         )
     small = f", and with --quick for {', '.join(task.small)}" if task.small else ""
-    other = [name for name in task.protocols if name.split("/")[0] == arch.split("/")[0]]
+    other = _same_blocks(task, arch)
     return ConfigError(
         f"--task {task.name} has no protocol for {arch}; it has for {published}{small}",
-        (f"add --resample-patch-embed to make it {other[0]}, or {own}" if other else own),
+        (f"add --resample-patch-embed to make it {other}, or {own}" if other else own),
     )
