@@ -35,6 +35,7 @@ param_scheduler = [
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=16000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
+global_batch_size = 16  # of an optimiser step, on any number of GPUs
 auto_scale_lr = dict(base_batch_size=16)
 
 log_processor = dict(by_epoch=False)

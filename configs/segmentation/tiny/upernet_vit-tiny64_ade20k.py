@@ -9,6 +9,7 @@ _base_ = ["../upernet_vit-base_8xb2-160k_ade20k-512x512.py", "../../_base_/tiny_
 
 record = dict(protocol="tiny-upernet-128", data="")  # named after the data root's folder
 model = _base_.small_model
+global_batch_size = _base_.small_train_loader.batch_size
 train_dataloader = _base_.small_train_loader
 val_dataloader = _base_.small_test_loader
 test_dataloader = val_dataloader
