@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from emae_mm.engine.distributed import split_batch
 from emae_mm.errors import ConfigError
 
 DATA_SETS = {
@@ -63,14 +64,18 @@ def read_schedule(cfg: Config, processes: int, images: int | None = None) -> Sch
     images, exact = (images, True) if images else _known_images(cfg)
     loader, loop = cfg.train_dataloader, cfg.train_cfg
     by_epoch = "max_epochs" in loop
-    batch, accumulated = _share(cfg, processes, by_epoch)
+    if total := cfg.get("global_batch_size"):
+        batch, accumulated = split_batch(total, loader.batch_size, processes)
+    else:
+        batch, accumulated = loader.batch_size, cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
     per_process = math.ceil(images / processes)
     passes = per_process // batch if loader.get("drop_last") else math.ceil(per_process / batch)
     if not passes:
         raise ConfigError(
             f"{images} images on {processes} processes do not make a batch of {batch} each", "use a smaller batch"
         )
-    all_passes = loop.max_epochs * passes if by_epoch else loop.max_iters
+    # the launcher stretches what counts iterations where a global batch takes several passes
+    all_passes = loop.max_epochs * passes if by_epoch else loop.max_iters * (accumulated if total else 1)
     epochs = loop.max_epochs if by_epoch else all_passes / passes
     held = min(batch, per_process) if loader.get("drop_last") else per_process / passes
     return Schedule(
@@ -93,26 +98,3 @@ def _known_images(cfg: Config) -> tuple[int, bool]:
             f"how many training images {name or 'the data set'!r} has is not known here", "give --images N"
         )
     return DATA_SETS[name]
-
-
-def _share(cfg: Config, processes: int, by_epoch: bool) -> tuple[int, int]:
-    """Images a process holds at once, and passes in a step: the rule of :func:`emae_mm.engine.distributed.share_batch`
-    for a number of processes that is not the present one.
-    """
-    held, total = cfg.train_dataloader.batch_size, cfg.get("global_batch_size")
-    if not total:
-        return held, cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
-    if total % processes:
-        raise ConfigError(
-            f"global_batch_size={total} does not divide among {processes} processes", "use another number of GPUs"
-        )
-    share = total // processes
-    if share <= held or not by_epoch:
-        return share, 1
-    if share % held:
-        raise ConfigError(
-            f"each of {processes} processes has {share} images a step, which is no multiple of "
-            f"train_dataloader.batch_size={held}",
-            f"set train_dataloader.batch_size to a divisor of {share}",
-        )
-    return held, share // held

@@ -90,28 +90,44 @@ def share_batch(cfg: Config, processes: int | None = None) -> None:
         cfg.model_wrapper_cfg.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
     if not total or not loader:
         return
+    loader.batch_size, passes = split_batch(total, loader.batch_size, processes)
+    if passes == 1:
+        return
+    by_epoch = cfg.train_cfg.get("type", "EpochBasedTrainLoop") == "EpochBasedTrainLoop" or cfg.train_cfg.get(
+        "by_epoch"
+    )
+    if by_epoch:
+        cfg.optim_wrapper.accumulative_counts = passes
+    else:
+        accumulate_iterations(cfg, passes)
+
+
+def split_batch(total: int, held: int, processes: int) -> tuple[int, int]:
+    """Images a process takes at once, and passes of an optimiser step.
+
+    Args:
+        total: images of an optimiser step.
+        held: images a process can hold at once.
+        processes: that share the work.
+
+    Raises:
+        ConfigError: the images do not divide among the processes or passes; names the numbers.
+    """
     if total % processes:
         raise ConfigError(
             f"global_batch_size={total} does not divide among {processes} processes",
             f"use a multiple of {processes}, or another number of processes",
         )
     share = total // processes
-    by_epoch = cfg.train_cfg.get("type", "EpochBasedTrainLoop") == "EpochBasedTrainLoop" or cfg.train_cfg.get(
-        "by_epoch"
-    )
-    if share <= loader.batch_size:
-        loader.batch_size = share
-        return
-    if share % loader.batch_size:
+    if share <= held:
+        return share, 1
+    if share % held:
         raise ConfigError(
             f"each of {processes} processes has {share} images a step, which is no multiple of "
-            f"train_dataloader.batch_size={loader.batch_size}",
+            f"train_dataloader.batch_size={held}",
             f"set train_dataloader.batch_size to a divisor of {share}",
         )
-    if by_epoch:
-        cfg.optim_wrapper.accumulative_counts = share // loader.batch_size
-    else:
-        accumulate_iterations(cfg, share // loader.batch_size)
+    return held, share // held
 
 
 def adapt_to_cpu(cfg: Config) -> None:
