@@ -20,7 +20,7 @@ def _child(name: str, parent: root.Registry, *locations: str) -> root.Registry:
     return root.Registry(name, parent=parent, scope=SCOPE, locations=[f"{SCOPE}.{place}" for place in locations])
 
 
-MODELS = _child("model", root.MODELS, "models", "models.algorithms", "models.uper_head")
+MODELS = _child("model", root.MODELS, "models", "models.algorithms")
 DATASETS = _child(
     "dataset", root.DATASETS,
     "data.imagefolder", "data.coco", "data.ade20k", "data.openimages", "data.shards.dataset", "engine",

@@ -145,3 +145,11 @@ def test_plain_values_survive_a_safe_checkpoint(tmp_path):
     read = torch.load(tmp_path / "plain.pth", weights_only=True)
     assert read["number"] == 3.0 and read["shape"] == [0, 1] and read["kinds"] == ["a"] and isinstance(read["odd"], str)
     np.testing.assert_array_equal(to_history(read["log"]).data, [[1.0, 2.5], [1, 2]])
+
+
+def test_images_of_a_pass_are_no_part_of_the_recipe_and_those_of_a_step_are(toy):
+    held = {"train_dataloader.batch_size": 2}
+    assert launch.prepare_config(**toy, cfg_options=held).record.protocol.endswith("with train_dataloader.batch_size=2")
+    held["global_batch_size"] = 4
+    changed = launch.prepare_config(**toy, cfg_options=held).record.protocol
+    assert changed.endswith("with global_batch_size=4"), "what a process holds at once changes nothing then"

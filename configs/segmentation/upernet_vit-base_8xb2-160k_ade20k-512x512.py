@@ -16,6 +16,7 @@ _base_ = [
 ]
 
 default_scope = "mmseg"
+custom_imports = dict(imports=["emae_mm.registry", "emae_mm.models.uper_head"], allow_failed_imports=False)
 pretrained = ""
 record = dict(task="ade20k-upernet", protocol="mae-upernet-160k", data="ADE20K", metric="mIoU")
 

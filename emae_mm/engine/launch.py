@@ -237,6 +237,8 @@ def _keep_record_true(cfg: Config, overrides: dict[str, Any]) -> None:
         harmless += ("train_cfg.max_epochs",)
     # which file holds the tokenizer is no change of recipe, an untrained one is
     harmless += () if overrides.get("tokenizer") == "random" else ("tokenizer",)
+    # how many images a process takes at once, where the batch of a step is kept
+    harmless += ("train_dataloader.batch_size",) if cfg.get("global_batch_size") else ()
     changed = [f"{key}={value}" for key, value in sorted(overrides.items()) if not key.startswith(harmless)]
     if changed:
         record.protocol = f"{record.get('protocol') or Path(cfg.filename).stem}, with {', '.join(changed)}"
