@@ -8,11 +8,8 @@ before it.
     python benchmarks/pretrain_step.py --out work_dirs/benchmarks
 """
 
-import ctypes
-import gc
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -72,29 +69,15 @@ class Candidate:
 
     def measure_memory(self, images, orders) -> None:
         """A step's peak beyond what is there before it, in MiB."""
-        import torch
-
-        from emae_mm.engine.record_hook import peak_memory_mb, reset_peak_memory
+        from measuring import step_memory_mb
 
         self.optimizer.zero_grad()
-        gc.collect()
-        if self.device.type == "cpu" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-            libc.malloc_trim(0)  # what earlier steps freed goes back to the system, and counts again when it is used
-        reset_peak_memory()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-            before = torch.cuda.memory_allocated() / 2**20
-        else:
-            before = peak_memory_mb()
-        self.step(images, orders, keep=False)
-        self.memory_mb = peak_memory_mb() - before
+        self.memory_mb = step_memory_mb(lambda: self.step(images, orders, keep=False), self.device)
 
     def _now(self) -> float:
-        import torch
+        from measuring import now
 
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        return now(self.device)
 
 
 def build(arch: str, parts: int, precision: str, modes: list[str], variants: bool, device: str) -> list[Candidate]:
@@ -176,28 +159,10 @@ def gflops_per_image(arch: str, parts: int) -> dict[str, float]:
     return counted | {name: count(peer(arch, parts)) for name, peer in PEERS.items()}
 
 
-def matrix_peak(device: str, precision: str) -> float:
-    """GFLOP/s of one large matrix product, the best of several: what the hardware gives in practice."""
-    import torch
-
-    size = 8192 if device == "cuda" else 2048
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(size, size, device=device, dtype=dtype), torch.randn(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best / 1e9
-
-
 def measure_cell(arch, parts, precision, modes, batch, steps, variants, device) -> list[dict]:
     """All candidates of one cell of the table, in turns."""
     import torch
+    from measuring import matrix_peak, median_ratio
 
     torch.manual_seed(0)
     candidates = build(arch, parts, precision, modes, variants, device)
@@ -217,9 +182,7 @@ def measure_cell(arch, parts, precision, modes, batch, steps, variants, device) 
     def ratios(candidate: Candidate, times: str) -> dict[str, float]:
         others = [c for c in candidates if c.name in ("mmpretrain", "transformers")] if candidate.name == "ours" else []
         return {
-            f"{other.name} {other.mode}": statistics.median(
-                b / a for a, b in zip(getattr(candidate, times), getattr(other, times), strict=True)
-            )
+            f"{other.name} {other.mode}": median_ratio(getattr(other, times), getattr(candidate, times))
             for other in others
         }
 

@@ -17,6 +17,7 @@ from emae_mm.engine import launch
 from emae_mm.engine.distributed import share_batch
 from emae_mm.engine.follow_data import read_classes
 from emae_mm.engine.plain import to_history, to_plain
+from emae_mm.engine.schedule import fuse_optimizer
 from emae_mm.errors import CheckpointError, ConfigError, UserError
 
 LINEAR = "classification/demo/linear_vit-demo_demo"
@@ -153,3 +154,16 @@ def test_images_of_a_pass_are_no_part_of_the_recipe_and_those_of_a_step_are(toy)
     held["global_batch_size"] = 4
     changed = launch.prepare_config(**toy, cfg_options=held).record.protocol
     assert changed.endswith("with global_batch_size=4"), "what a process holds at once changes nothing then"
+
+
+def test_adamw_steps_in_one_pass_unless_the_config_chooses(toy):
+    cfg = launch.prepare_config(**toy)
+    fuse_optimizer(cfg)
+    assert cfg.optim_wrapper.optimizer.fused is True
+    for chosen in (dict(foreach=True), dict(fused=False)):
+        cfg = launch.prepare_config(**toy, cfg_options={f"optim_wrapper.optimizer.{k}": v for k, v in chosen.items()})
+        fuse_optimizer(cfg)
+        assert cfg.optim_wrapper.optimizer.get("fused") == chosen.get("fused")
+    cfg.optim_wrapper.optimizer = dict(type="SGD", lr=0.1)
+    fuse_optimizer(cfg)
+    assert "fused" not in cfg.optim_wrapper.optimizer

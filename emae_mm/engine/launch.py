@@ -11,7 +11,7 @@ from mmengine.config import Config
 from emae_mm.engine.distributed import FSDP, adapt_to_cpu, choose_strategy, init_distributed, share_batch
 from emae_mm.engine.follow_data import chosen_counts, data_name, follow_annotations, read_classes, set_everywhere
 from emae_mm.engine.precision import check_precision, use_amp
-from emae_mm.engine.schedule import check_schedule, scale_learning_rate
+from emae_mm.engine.schedule import check_schedule, fuse_optimizer, scale_learning_rate
 from emae_mm.engine.watch import check_tracker, watch
 from emae_mm.engine.work_dir import claim, is_finished, latest_checkpoint
 from emae_mm.errors import ConfigError
@@ -189,6 +189,7 @@ def _build_runner(cfg: Config, progress: Callable[..., None] | None, quiet: bool
 
     share_batch(cfg)
     scaled = scale_learning_rate(cfg)
+    fuse_optimizer(cfg)
     runner_type = choose_strategy(cfg)
     watch(cfg)
     adapt_to_cpu(cfg)

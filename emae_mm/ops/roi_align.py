@@ -4,7 +4,8 @@ mmcv hands in the tensors to be written. Average pooling is torchvision's operat
 sample of a bin is taken as a bin of its own, with one sample, and the largest sample is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
@@ -18,6 +19,21 @@ EMPTY_MAXIMUM = -10000.0
 def _computable(tensor: Tensor) -> Tensor:
     """What torchvision's kernels take: every floating type but bfloat16, which becomes float32."""
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _threads() -> int:
+    """Threads that share the channels of a map on a CPU, where torchvision's kernels use one."""
+    return torch.get_num_threads()
+
+
+def _by_channels(kernel: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``kernel(x)``, whose channels (dimension 1, in and out) do not mix, on all of the CPU's threads."""
+    threads = min(_threads(), x.shape[1])
+    if x.device.type != "cpu" or threads < 2 or not x.numel():
+        return kernel(x)
+    # made for each call: a pool that a process inherits when it is forked has no threads
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.cat(list(pool.map(kernel, x.chunk(threads, dim=1))), dim=1)
 
 
 def _sample_grids(rois: Tensor, bins: tuple[int, int], scale: float, ratio: int, aligned: bool) -> Tensor:
@@ -85,7 +101,8 @@ def roi_align_forward(
     """
     bins, input, rois = (aligned_height, aligned_width), _computable(input), _computable(rois)
     if pool_mode == AVERAGE:
-        output.copy_(torch.ops.torchvision.roi_align(input, rois, spatial_scale, *bins, sampling_ratio, aligned))
+        align = torch.ops.torchvision.roi_align
+        output.copy_(_by_channels(lambda x: align(x, rois, spatial_scale, *bins, sampling_ratio, aligned), input))
         return
     output.fill_(EMPTY_MAXIMUM)
     argmax_y.fill_(-1)
@@ -130,7 +147,12 @@ def roi_align_backward(
     grad_output, rois = _computable(grad_output), _computable(rois)
     backward = torch.ops.torchvision._roi_align_backward
     if pool_mode == AVERAGE:
-        grad_input.copy_(backward(grad_output, rois, spatial_scale, *bins, *shape, sampling_ratio, aligned))
+        batch, _, *size = shape
+
+        def scatter(grad: Tensor) -> Tensor:
+            return backward(grad, rois, spatial_scale, *bins, batch, grad.shape[1], *size, sampling_ratio, aligned)
+
+        grad_input.copy_(_by_channels(scatter, grad_output))
         return
     total = grad_output.new_zeros(shape)
     for grid, regions in _groups(_sample_grids(rois, bins, spatial_scale, sampling_ratio, aligned)):

@@ -24,3 +24,4 @@ model = dict(
     head=dict(in_channels=_base_.encoder_arch["embed_dim"]),
 )
 record = dict(protocol="ablation-demo-linear-5e", data="emae-demo")
+pictures = None  # of thirty-six small probes
