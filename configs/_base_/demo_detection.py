@@ -27,7 +27,9 @@ small_model = dict(
 # windows of 4 x 4 patches, two of the four blocks global
 small_vitdet = dict(
     small_model,
-    backbone=dict(small_model["backbone"], out_indices=(3,), window_size=4, global_blocks=(1, 3)),
+    backbone=dict(
+        small_model["backbone"], position_size=_base_.img_size, out_indices=(3,), window_size=4, global_blocks=(1, 3)
+    ),
     neck=dict(embed_dim=_base_.encoder_arch.embed_dim, out_channels=width),
 )
 

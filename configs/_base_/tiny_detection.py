@@ -26,7 +26,9 @@ small_model = dict(
 # windows of 7 x 7 patches in a grid of 20 x 20, two of the six blocks global
 small_vitdet = dict(
     small_model,
-    backbone=dict(small_model["backbone"], out_indices=(5,), window_size=7, global_blocks=(2, 5)),
+    backbone=dict(
+        small_model["backbone"], position_size=_base_.img_size, out_indices=(5,), window_size=7, global_blocks=(2, 5)
+    ),
     neck=dict(embed_dim=_base_.encoder_arch.embed_dim, out_channels=width),
 )
 

@@ -46,7 +46,7 @@ def load_encoder(
     name, found = find_encoder(checkpoint)
     _check_heads(checkpoint.source, found, encoder)
     own = encoder.state_dict()
-    resampled = resample(found.tensors, own, encoder.grid_size, _windows(encoder), resample_patch_embed)
+    resampled = resample(found.tensors, own, encoder.position_grid, _windows(encoder), resample_patch_embed)
     report = LoadReport(checkpoint.source, name, resampled=resampled, beside=found.beside, meta=checkpoint.meta)
     problems = compare(found.tensors, own, encoder, permission(allow_missing), report)
     if problems:

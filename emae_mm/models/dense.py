@@ -23,9 +23,9 @@ class DenseViT(ViTEncoder):
     Without windows and relative positions a map is timm's ``forward_intermediates(..., norm=False)``.
 
     Args:
-        arch, img_size, patch_size, in_chans, mlp_ratio, drop_path_rate, init_values, pretrained: see
-            :class:`ViTEncoder`. ``img_size`` is the size that position embeddings and global relative positions are
-            stored for: the training crop; other sizes are resampled.
+        arch, img_size, patch_size, in_chans, mlp_ratio, drop_path_rate, init_values, pretrained, position_size: see
+            :class:`ViTEncoder`. ``img_size`` is the size that global relative positions (and position embeddings, where
+            ``position_size`` does not say otherwise) are stored for: the training crop; other sizes are resampled.
         out_indices: blocks whose outputs are returned, ascending, 0 the first.
         window_size: side of the attention windows in patches; None for global attention everywhere. Images smaller
             than a window get smaller windows, except with decomposed relative positions, where they are padded.

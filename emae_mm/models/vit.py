@@ -47,6 +47,20 @@ def resolve_arch(arch: str | dict) -> dict:
     return dict(arch)
 
 
+def patch_grid(name: str, size: int | Sequence[int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches of an image, given by its height and width in pixels.
+
+    Raises:
+        ConfigError: the patch size does not divide them; calls them ``name``.
+    """
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if any(side % patch_size for side in size):
+        raise ConfigError(
+            f"{name}={size} is not divisible by patch_size={patch_size}", f"use multiples of {patch_size}"
+        )
+    return size[0] // patch_size, size[1] // patch_size
+
+
 def sincos_position_embedding(embed_dim: int, grid_size: Sequence[int], prefix_tokens: int = 1) -> Tensor:
     """Fixed 2-D sine-cosine position embedding in the order of the MAE release.
 
@@ -86,7 +100,9 @@ class ViTEncoder(BaseModule):
 
     Args:
         arch: name in :data:`ARCHITECTURES`, or ``dict(embed_dim, depth, num_heads)``.
-        img_size: input height and width in pixels the position embeddings are stored for; other sizes are resampled.
+        img_size: input height and width in pixels; other sizes are computed with resampled position embeddings.
+        position_size: height and width in pixels that the position embeddings are stored for, ``img_size`` by default.
+            ViTDet keeps those of pre-training, which are resampled in every pass.
         patch_size: patch height and width in pixels.
         in_chans: input channels.
         mlp_ratio: hidden width of the MLP over ``embed_dim``.
@@ -119,16 +135,12 @@ class ViTEncoder(BaseModule):
         final_norm: bool = True,
         pretrained: str = "",
         pretrained_options: dict | None = None,
+        position_size: int | Sequence[int] | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
         spec = resolve_arch(arch)
         img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        if any(side % patch_size for side in img_size):
-            raise ConfigError(
-                f"img_size={img_size} is not divisible by patch_size={patch_size}",
-                f"use multiples of {patch_size}",
-            )
         if unknown := set(pretrained_options or {}) - set(PRETRAINED_OPTIONS):
             raise ConfigError(
                 f"pretrained_options has the unknown keys {sorted(unknown)}", f"use {' and '.join(PRETRAINED_OPTIONS)}"
@@ -136,11 +148,12 @@ class ViTEncoder(BaseModule):
         self.embed_dim, self.depth, self.num_heads = spec["embed_dim"], spec["depth"], spec["num_heads"]
         self.patch_size, self.in_chans = patch_size, in_chans
         self.pretrained, self.pretrained_options = pretrained, dict(pretrained_options or {})
-        self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.grid_size = patch_grid("img_size", img_size, patch_size)
+        self.position_grid = patch_grid("position_size", position_size or img_size, patch_size)
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, self.embed_dim, strict_img_size=False)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.pos_embed = nn.Parameter(
-            sincos_position_embedding(self.embed_dim, self.grid_size), requires_grad=learn_pos_embed
+            sincos_position_embedding(self.embed_dim, self.position_grid), requires_grad=learn_pos_embed
         )
         rates = [drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth)]
         self.blocks = nn.Sequential(*(self.build_block(mlp_ratio, rate, init_values) for rate in rates))
@@ -195,9 +208,9 @@ class ViTEncoder(BaseModule):
 
     def positions(self, grid_size: Sequence[int]) -> Tensor:
         """Position embeddings (1, 1+H'W', D) for a grid (H', W'), resampled bicubically if it is another."""
-        if tuple(grid_size) == self.grid_size:
+        if tuple(grid_size) == self.position_grid:
             return self.pos_embed
-        return resample_abs_pos_embed(self.pos_embed, list(grid_size), list(self.grid_size), num_prefix_tokens=1)
+        return resample_abs_pos_embed(self.pos_embed, list(grid_size), list(self.position_grid), num_prefix_tokens=1)
 
     def embed(self, images: Tensor) -> Tensor:
         """Patch tokens with their positions added, without the class token.

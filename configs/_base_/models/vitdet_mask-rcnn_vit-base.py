@@ -6,7 +6,8 @@ _base_ = ["./mask-rcnn_vit-base-fpn.py"]
 norm_cfg = dict(type="emae_mm.LN2d", eps=1e-6)
 
 model = dict(
-    backbone=dict(out_indices=(11,), window_size=14, rel_pos_bias="decomposed"),
+    # positions stay those of pre-training, and are resampled in every pass
+    backbone=dict(out_indices=(11,), window_size=14, rel_pos_bias="decomposed", position_size=224),
     neck=dict(_delete_=True, type="emae_mm.SimpleFeaturePyramid", embed_dim=768, out_channels=256, norm_cfg=norm_cfg),
     roi_head=dict(bbox_head=dict(norm_cfg=norm_cfg), mask_head=dict(norm_cfg=norm_cfg)),
 )
