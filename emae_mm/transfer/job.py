@@ -83,7 +83,6 @@ def configure_in_full(job: Job) -> Config:
     if "record" not in cfg or cfg.record.get("task") == "pretrain":
         raise ConfigError(f"{job.config} is no transfer config", "choose one below classification/, detection/, ...")
     _name_data(cfg, job)
-    _keep_batch(cfg, job)
     if job.machine.device == CPU:
         _compute_on_cpu(cfg, job)
     if job.test:
@@ -109,14 +108,6 @@ def _name_data(cfg: Config, job: Job) -> None:
         cfg.record.data = DEMO_DATA
     elif job.small or cfg.record.data == DEMO_DATA or (job.test and cfg.record.data not in NUM_CLASSES):
         cfg.record.data = data_name(cfg)
-
-
-def _keep_batch(cfg: Config, job: Job) -> None:
-    """The protocol's batch, however many processes share it; detection and segmentation name that of one of eight."""
-    if cfg.get("train_dataloader") and "global_batch_size" not in cfg and not job.test:
-        base = cfg.train_dataloader.batch_size if job.small else (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
-        if base:
-            cfg.global_batch_size = base
 
 
 def _compute_on_cpu(cfg: Config, job: Job) -> None:
