@@ -2,13 +2,17 @@
 
 import ctypes
 import gc
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from emae_mm.engine.record_hook import peak_memory_mb, reset_peak_memory
+from emae_mm.fileio import write_text
+from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
 
 
 def now(device: torch.device | str) -> float:
@@ -50,3 +54,29 @@ def matrix_peak(device: str, precision: str) -> float:
 def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
     """How many times faster ours is: the median over turns of their time over ours."""
     return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+class Report:
+    """What was measured where, written after each part: a long run that is cut off keeps what it has.
+
+    Args:
+        threads: of the CPU.
+        steps: timed turns.
+        file: JSON file, or None for none.
+    """
+
+    def __init__(self, threads: int, steps: int, file: Path | None):
+        torch.set_num_threads(threads)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.hardware = torch.cuda.get_device_name() if self.device == "cuda" else f"{cpu_name()}, {threads} threads"
+        self.file = file
+        self.content = dict(
+            hardware=self.hardware, device=self.device, threads=threads, libraries=library_versions(),
+            code=vars(code_version()), steps=steps, rows=[],
+        )  # fmt: skip
+
+    def add(self, rows: list[dict]) -> None:
+        self.content["rows"] += rows
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.file, json.dumps(self.content, indent=2) + "\n")

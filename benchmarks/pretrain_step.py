@@ -8,7 +8,6 @@ before it.
     python benchmarks/pretrain_step.py --out work_dirs/benchmarks
 """
 
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from emae_mm.fileio import write_text
 from emae_mm.quiet import silence_known_noise
 
 LR = 0.0  # AdamW does all its work, and every step finds the same weights: its losses can be compared
@@ -253,29 +251,19 @@ def main(
     """Measure training steps."""
     silence_known_noise()
     import torch
+    from measuring import Report
 
     import emae_mm.registry  # noqa: F401
-    from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
 
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    hardware = torch.cuda.get_device_name() if device == "cuda" else f"{cpu_name()}, {threads} threads"
-    console = Console(width=170)
-    console.print(hardware)
-    report = dict(
-        hardware=hardware, device=device, threads=threads, libraries=library_versions(), code=vars(code_version()),
-        steps=steps, rows=[],
-    )  # fmt: skip
+    report, console = Report(threads, steps, out and out / "pretrain_step.json"), Console(width=170)
+    console.print(report.hardware)
     for one_arch in arch:
         for one_precision in precision:
             for one_parts in parts:
                 torch._dynamo.reset()
-                rows = measure_cell(one_arch, one_parts, one_precision, mode, batch, steps, variants, device)
+                rows = measure_cell(one_arch, one_parts, one_precision, mode, batch, steps, variants, report.device)
                 print_rows(rows, console)
-                report["rows"] += rows
-                if out is not None:  # after each cell: a long run that is cut off keeps what it has
-                    out.mkdir(parents=True, exist_ok=True)
-                    write_text(out / "pretrain_step.json", json.dumps(report, indent=2) + "\n")
+                report.add(rows)
 
 
 if __name__ == "__main__":

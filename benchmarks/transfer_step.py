@@ -15,7 +15,6 @@ what a step needs beyond what is resident before it.
 """
 
 import copy
-import json
 import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -27,7 +26,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from emae_mm.fileio import write_text
 from emae_mm.quiet import silence_known_noise
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -288,28 +286,17 @@ def main(
 ) -> None:
     """Measure training steps of dense transfers."""
     silence_known_noise()
-    import torch
+    from measuring import Report
 
     import emae_mm.registry  # noqa: F401
-    from emae_mm.leaderboard.provenance import code_version, cpu_name, library_versions
 
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    hardware = torch.cuda.get_device_name() if device == "cuda" else f"{cpu_name()}, {threads} threads"
-    console = Console(width=130)
-    console.print(hardware)
-    report = dict(
-        hardware=hardware, device=device, threads=threads, libraries=library_versions(), code=vars(code_version()),
-        steps=steps, rows=[],
-    )  # fmt: skip
+    report, console = Report(threads, steps, out and out / "transfer_step.json"), Console(width=130)
+    console.print(report.hardware)
     for one_task in task:
         for one_precision in precision:
-            rows = measure(one_task, batch, size, one_precision, steps, device)
+            rows = measure(one_task, batch, size, one_precision, steps, report.device)
             print_rows(rows, console)
-            report["rows"] += rows
-            if out is not None:  # after each task: a long run that is cut off keeps what it has
-                out.mkdir(parents=True, exist_ok=True)
-                write_text(out / "transfer_step.json", json.dumps(report, indent=2) + "\n")
+            report.add(rows)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def test_truncated_shard(folder, cut):
     assert len(report.broken) == 1 and "s-2.tar" in report.broken[0] and report.images == 4
 
 
-@pytest.mark.parametrize("content", [b"no tar at all" * 99, gzip.compress(bytes(2048))])
+@pytest.mark.parametrize("content", [b"no tar at all" * 99, gzip.compress(bytes(2048))], ids=["text", "gzip"])
 def test_not_a_tar(folder, content):
     (folder / "train/s-1.tar").write_bytes(content)
     with pytest.raises(DataError, match=r"s-1\.tar: it is no whole, uncompressed tar"):

@@ -76,34 +76,17 @@ def prepare_config(
     """
     path = find_config(config)
     silence_known_noise()  # reading a config imports what it asks for
-    cfg = Config.fromfile(path)
+    cfg, overrides = Config.fromfile(path), cfg_options or {}
     cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem)
     cfg.launcher = launcher
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+    cfg.merge_from_dict(overrides)
     if seed is not None:
         cfg.setdefault("randomness", {})["seed"] = seed
-    if data_root is not None:
-        if not Path(data_root).is_dir():
-            raise ConfigError(f"data root {data_root} is not a folder", "give the folder that holds the data set")
-        set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
-    follow_annotations(cfg)
-    if counts := chosen_counts(cfg_options or {}):
-        cfg.chosen_classes = counts
-    if cfg.get("record", {}).get("data") == "":
-        cfg.record.data = data_name(cfg)
-    if pretrained:
-        if "pretrained" not in cfg:
-            raise ConfigError(f"{path.name} takes no pretrained encoder", "give --pretrained to transfer configs only")
-        cfg.pretrained = str(pretrained)
-    if cfg.get("pretrained"):
-        cfg.model.backbone.pretrained = cfg.pretrained
-    start = _start_options(cfg, allow_missing, resample_patch_embed)
-    if cfg.get("tokenizer"):
-        cfg.model.tokenizer = cfg.tokenizer
-    _keep_record_true(cfg, {**(cfg_options or {}), **start})
+    _follow_data(cfg, data_root, overrides)
+    start = _start_options(cfg, pretrained, allow_missing, resample_patch_embed)
+    _keep_record_true(cfg, {**overrides, **start})
     if amp:
-        use_amp(cfg, cfg_options or {})
+        use_amp(cfg, overrides)
     if auto_scale_lr:
         cfg.setdefault("auto_scale_lr", {})["enable"] = True
     if fsdp:
@@ -118,6 +101,19 @@ def prepare_config(
     if resume and resume is not True and resume != "auto":
         cfg.load_from = str(resume)
     return cfg
+
+
+def _follow_data(cfg: Config, data_root: str | Path | None, overrides: dict[str, Any]) -> None:
+    """Data sets, evaluators and the record's data follow the data root."""
+    if data_root is not None:
+        if not Path(data_root).is_dir():
+            raise ConfigError(f"data root {data_root} is not a folder", "give the folder that holds the data set")
+        set_everywhere(cfg._cfg_dict, "data_root", str(data_root))
+    follow_annotations(cfg)
+    if counts := chosen_counts(overrides):
+        cfg.chosen_classes = counts
+    if cfg.get("record", {}).get("data") == "":
+        cfg.record.data = data_name(cfg)
 
 
 def run(cfg: Config, progress: Callable[..., None] | None = None, quiet: bool = False) -> dict[str, float]:
@@ -213,13 +209,24 @@ def _mend_mmseg_name() -> None:
     MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
-def _start_options(cfg: Config, allow_missing: Sequence[str], resample_patch_embed: bool) -> dict[str, Any]:
-    """Pass on how the pretrained encoder may differ, and return it as overrides that the record's protocol tells."""
+def _start_options(
+    cfg: Config, pretrained: str | None, allow_missing: Sequence[str], resample_patch_embed: bool
+) -> dict[str, Any]:
+    """Pass on what the model starts from, and return how it may differ: overrides that the record's protocol tells."""
+    name = Path(cfg.filename).name
+    if pretrained:
+        if "pretrained" not in cfg:
+            raise ConfigError(f"{name} takes no pretrained encoder", "give --pretrained to transfer configs only")
+        cfg.pretrained = str(pretrained)
+    if cfg.get("pretrained"):
+        cfg.model.backbone.pretrained = cfg.pretrained
+    if cfg.get("tokenizer"):
+        cfg.model.tokenizer = cfg.tokenizer
     asked = {"allow_missing": list(allow_missing), "resample_patch_embed": resample_patch_embed}
     asked = {key: value for key, value in asked.items() if value}
     if asked and "pretrained" not in cfg:
         raise ConfigError(
-            f"{Path(cfg.filename).name} takes no pretrained encoder",
+            f"{name} takes no pretrained encoder",
             "give --allow-missing and --resample-patch-embed to transfer configs only",
         )
     if asked:
