@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle_tools
@@ -246,6 +246,7 @@ def test_mask_head_pastes_what_its_targets_were(repo, root):
     steps.insert(2, dict(type="Resize", scale=(512, 512), keep_ratio=True))
     steps[-1] = dict(steps[-1], meta_keys=(*steps[-1]["meta_keys"], "scale_factor"))
     reading, _ = dataset_and_evaluator(repo, root, pipeline=steps)
+    init_default_scope("mmdet")  # other libraries have a loss of the same name
     head = FCNMaskHead(num_classes=4)
     options = Config(dict(mask_thr_binary=0.5, mask_size=28))
     predictions = {}
