@@ -36,10 +36,15 @@ def test_chunks_equal_explicit_matrices(chunk, shared, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)  # float64: only the order of sums differs
 
 
-def test_the_operator_is_well_formed():
-    q, k, v = (torch.randn(2, 2, 6, 4, requires_grad=True) for _ in range(3))
-    terms = [torch.randn(2, 2, 6, 2, 1, requires_grad=True), torch.randn(2, 2, 6, 1, 3, requires_grad=True)]
-    torch.library.opcheck(module._attention, (q, k, v, terms, 0.5))
+def test_the_operators_keep_what_a_compiler_is_told_of_them():
+    """Shapes, types and strides of the fake results are those of the real ones, for inputs in any memory order."""
+    q, k, v = (torch.randn(2, 6, 2, 4).transpose(1, 2).requires_grad_() for _ in range(3))
+    by_row = torch.randn(6, 2, 2, 1, 2).permute(2, 4, 0, 1, 3).requires_grad_()
+    terms = [by_row, torch.randn(1, 2, 6, 1, 3, requires_grad=True)]
+    done = torch.library.opcheck(module._attention, (q, k, v, terms, 0.5))
+    plain = [x.detach() for x in (torch.randn(2, 2, 6, 4), q, k, v, torch.randn(2, 2, 6, 4))]
+    done |= torch.library.opcheck(module._gradients, (*plain, [term.detach() for term in terms], 0.5))
+    assert set(done.values()) == {"SUCCESS"}
 
 
 def test_folded_positions_equal_explicit_ones():

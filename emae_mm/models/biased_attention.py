@@ -48,7 +48,7 @@ def _gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, terms: list[Tensor], scale: float
 ) -> list[Tensor]:
     for_query, for_key, for_value = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value))
-    for_terms = [torch.zeros_like(term) for term in terms]
+    for_terms = [torch.zeros(term.shape, dtype=term.dtype) for term in terms]  # contiguous, as the fake ones
     grid = torch.broadcast_shapes(*(term.shape[3:] for term in terms))
     inner = (grad * out).sum(dim=3, keepdim=True)
     for at in _chunks(*query.shape[:2], query.shape[2] * key.shape[2]):
