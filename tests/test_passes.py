@@ -90,3 +90,15 @@ def test_accumulated_steps_equal_large_batches(tmp_path):
     for name, tensor in weights[8].items():
         # float32 sums in another order, through a few AdamW steps of 0.01
         torch.testing.assert_close(weights[4][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_resuming_with_other_passes_is_refused(tmp_path):
+    config = write_config(tmp_path / "toy.py", noisy=False, validate=False, by_epoch=False)
+    batches = {"global_batch_size": 8, "train_dataloader.batch_size": 4}
+    first = launch.prepare_config(config, work_dir=tmp_path / "work", cfg_options=batches)
+    launch.run(first, quiet=True)
+    checkpoint = next((tmp_path / "work").glob("iter_*.pth"))
+    batches["train_dataloader.batch_size"] = 2
+    again = launch.prepare_config(config, work_dir=tmp_path / "new", cfg_options=batches, resume=str(checkpoint))
+    with pytest.raises(ConfigError, match="written with 2 passes for each optimiser step, this run would take 4"):
+        launch.run(again, quiet=True)

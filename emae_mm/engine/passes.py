@@ -12,6 +12,19 @@ UNKNOWN = ("ExponentialLR", "ExponentialParamScheduler", "CosineRestartLR", "One
 """Schedulers whose course is not a function of the share of the way."""
 
 
+def check_same_passes(cfg: Config, passes: int) -> None:
+    """Raise ConfigError where a checkpoint that took ``passes`` passes a step is resumed with another number.
+
+    Its iterations, which are passes, would be another share of the way.
+    """
+    now = cfg.get(MARK, 1)
+    if now != passes:
+        raise ConfigError(
+            f"the checkpoint was written with {passes} passes for each optimiser step, this run would take {now}",
+            "resume with the same number of processes and train_dataloader.batch_size",
+        )
+
+
 def _times(value, factor: int):
     if value is None or isinstance(value, bool):
         return value

@@ -20,6 +20,7 @@ from emae_mm.engine.compilation import compile_options, compile_target
 from emae_mm.engine.fitting import WITHOUT_WRAPPER, load_fitting
 from emae_mm.engine.layer_decay import unwrap
 from emae_mm.engine.partial_gradients import average_partial_gradients, restore_partial_gradients
+from emae_mm.engine.passes import MARK, check_same_passes
 from emae_mm.engine.plain import to_history, to_plain
 from emae_mm.engine.random_states import get_random_states, set_random_states
 from emae_mm.fileio import replaced_atomically
@@ -51,6 +52,7 @@ class _StateHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         checkpoint[RANDOM_STATES], checkpoint[SPENT] = runner.random_states, runner.spent_s()
+        checkpoint[MARK] = runner.cfg.get(MARK, 1)
         if runner.partial_gradients:
             checkpoint[GRADIENTS] = runner.partial_gradients
         for key in ("meta", "message_hub", "param_schedulers"):
@@ -60,6 +62,8 @@ class _StateHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: to_history(value) for name, value in scalars.items()})
+        if runner._resume and MARK in checkpoint:
+            check_same_passes(runner.cfg, checkpoint[MARK])
         states = checkpoint.get(RANDOM_STATES)
         gradients = checkpoint.pop(GRADIENTS, {})
         if not runner._resume or not states:
