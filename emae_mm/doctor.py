@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
+from emae_mm.cores import available_cores
+
 OK, WARN, FAIL = "ok", "warn", "fail"
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 GIB = 1024**3
@@ -218,8 +220,7 @@ def check_space(name: str, folder: str, wanted: float, fix: str) -> Check:
 
 def check_cores() -> Check:
     """Cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Check("CPU cores", OK, str(cores))
+    return Check("CPU cores", OK, str(available_cores()))
 
 
 def checks() -> list[tuple[str, Callable[[], Check]]]:

@@ -1,12 +1,12 @@
 """Several stages at a time, each in a process of its own."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from emae_mm.cores import threads_each
 from emae_mm.errors import UserError
 from emae_mm.suite.ledger import Ledger
 from emae_mm.suite.plan import Stage
@@ -36,7 +36,7 @@ def run_in_processes(
     # a server that has imported everything forks each child: imports are paid once, and no child inherits threads
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["emae_mm.suite.preload"])
-    threads = max(1, _cores() // jobs)
+    threads = threads_each(jobs)
     waiting, running = list(stages), {}
     try:
         while waiting or running:
@@ -57,10 +57,6 @@ def run_in_processes(
         for job in running.values():
             job.process.terminate()
             job.process.join()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(context, stage: Stage, threads: int, show: Callable[[Stage], StageProgress]) -> tuple[Connection, _Job]:

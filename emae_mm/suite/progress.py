@@ -1,5 +1,6 @@
 """What a user sees while a suite runs: stage k of n, step, loss, time left."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +8,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+FILE_WIDTH = 150
+"""Characters a line of what is printed into a file or a pipe."""
 PLAIN_INTERVAL_S = 5.0
 """Seconds between lines where the output is no terminal."""
+
+
+def standard_output() -> Console:
+    """A console on standard output as it is now; a file holds wider tables than rich supposes."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def clock(seconds: float | None) -> str:

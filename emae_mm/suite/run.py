@@ -1,6 +1,5 @@
 """Running a suite: every stage once, each resumed where it was interrupted."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from rich.console import Console
 from emae_mm.errors import ConfigError, UserError
 from emae_mm.suite.ledger import Ledger
 from emae_mm.suite.plan import Stage, Suite, load_suite, plan
-from emae_mm.suite.progress import StageProgress, bars, clock
+from emae_mm.suite.progress import StageProgress, bars, clock, standard_output
 
 PICTURE = "reconstructions.png"
-FILE_WIDTH = 150
-"""Characters a line of what is printed into a file or a pipe."""
 LAUNCHED = ("pretrain", "transfer")
 """The kinds of stages that train or test, and may do so in a process of their own."""
 
@@ -55,8 +52,7 @@ def run_suite(
     from emae_mm.quiet import silence_known_noise
 
     silence_known_noise()
-    # this very stream, which launch_stage redirects for the stages; a file holds wider tables than rich supposes
-    console = console or Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = console or standard_output()  # this very stream, which launch_stage redirects for the stages
     suite = load_suite(name)
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs} is too small", "use at least 1")

@@ -14,8 +14,9 @@ from emae_mm.engine.launch import is_finished
 from emae_mm.engine.precision import check_precision
 from emae_mm.engine.schedule import check_schedule
 from emae_mm.leaderboard.records import RECORD_NAME
+from emae_mm.suite.progress import standard_output
 from emae_mm.transfer.checks import Start, check_config, check_encoder, find_data, look_at
-from emae_mm.transfer.console import say, standard_output
+from emae_mm.transfer.console import say
 from emae_mm.transfer.job import Job, configure, configure_in_full
 from emae_mm.transfer.machine import Machine, choose_machine
 from emae_mm.transfer.place import show_place

@@ -13,8 +13,9 @@ from emae_mm.engine.work_dir import latest_checkpoint
 from emae_mm.errors import ConfigError
 from emae_mm.leaderboard.records import RECORD_NAME, read_record, write_record
 from emae_mm.paths import find_config
+from emae_mm.suite.progress import standard_output
 from emae_mm.transfer.command import finish
-from emae_mm.transfer.console import say, standard_output
+from emae_mm.transfer.console import say
 from emae_mm.transfer.job import Job, configure
 from emae_mm.transfer.machine import choose_machine
 from emae_mm.transfer.place import show_place

@@ -1,6 +1,5 @@
 """Which processes a transfer runs in: checked before anything is started."""
 
-import os
 import shutil
 from dataclasses import dataclass
 
@@ -99,9 +98,3 @@ def _slurm(device: str, processes: int, partition: str, per_node: int) -> Machin
             "use a multiple, or --gpus-per-node",
         )
     return Machine(device, processes, "slurm", partition, min(per_node, processes))
-
-
-def threads_each(processes: int) -> int:
-    """The share of this machine's cores that each of several CPU processes gets."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes)

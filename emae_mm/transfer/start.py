@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import Config
 from rich.console import Console
 
+from emae_mm.cores import threads_each
 from emae_mm.transfer.job import Job
-from emae_mm.transfer.machine import CPU, threads_each
+from emae_mm.transfer.machine import CPU
 
 WORKER = "emae_mm.transfer.worker"
 PATIENCE_S = 60.0
