@@ -13,12 +13,14 @@ from rich.console import Console
 
 from emae_mm import cli
 from emae_mm.checkpoints import export_encoder
+from emae_mm.checkpoints.convert import convert
 from emae_mm.data.demo import is_demo_dataset, make_demo_dataset
 from emae_mm.errors import ConfigError
 from emae_mm.leaderboard import CodeVersion, FileIdentity, Hardware, Metric, Record, write_record
 from emae_mm.models import ViTEncoder
 from emae_mm.models.vit import ARCHITECTURES
 from emae_mm.paths import find_config
+from emae_mm.transfer.checks import look_at
 from emae_mm.transfer.job import Job, configure
 from emae_mm.transfer.layouts import recognise
 from emae_mm.transfer.machine import Machine, choose_machine
@@ -305,3 +307,17 @@ def test_layouts_are_told_apart_and_demonstration_data_are_known(tmp_path, data)
     found = {name: recognise(data / name) for name in ("classification", "coco", "ade20k")}
     assert found == {"classification": "imagenet", "coco": "coco", "ade20k": "ade20k"}
     assert is_demo_dataset(data) and is_demo_dataset(data / "coco") and not is_demo_dataset(tmp_path)
+
+
+def test_folders_of_equal_names_and_other_weights_have_work_directories_of_their_own(tmp_path):
+    """A Hugging Face folder goes by its weights, as a file does by its content."""
+    slugs = []
+    for seed, place in enumerate(("here", "there")):
+        torch.manual_seed(seed)
+        model = ViTEncoder(arch=dict(embed_dim=32, depth=1, num_heads=2), img_size=32, patch_size=8)
+        source = tmp_path / place / "encoder.pth"
+        source.parent.mkdir()
+        export_encoder(model, source, {})
+        convert(source, tmp_path / place / "model", "hf", num_heads=2)
+        slugs.append(look_at(str(tmp_path / place / "model")).slug)
+    assert slugs[0] != slugs[1] and all(slug.startswith("model-") for slug in slugs)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from emae_mm.checkpoints import EncoderInfo, describe_encoder
+from emae_mm.checkpoints import EncoderInfo, describe_encoder, weights_file
 from emae_mm.checkpoints.reading import TIMM_PREFIX
 from emae_mm.engine.distributed import share_batch
 from emae_mm.engine.record_hook import LETTERS
@@ -75,7 +75,8 @@ def _name(encoder: EncoderInfo) -> str:
 
 
 def _content(source: str) -> str:
-    return f"-{file_sha256(source)[:8]}" if Path(source).is_file() else ""
+    weights = weights_file(source)
+    return f"-{file_sha256(weights)[:8]}" if weights else ""
 
 
 def _slug(text: str) -> str:
